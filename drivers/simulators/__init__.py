@@ -1,0 +1,1 @@
+"""Simulated instruments: independent programs at the far end of the real wires."""
