@@ -35,7 +35,7 @@ class LinkParameters:
     #: that 20 arcsec cost 0.9 %.
     coupling_half_width_arcsec: float = 300.0
     #: Residual rotation of the polarisation frame. Free, see `DetectorParameters.background_hz`.
-    misalignment_deg: float = 4.5
+    misalignment_deg: float = 4.4
     cloud_transmittance: float = 1.0  # free: 1 = clear sky
 
 

@@ -44,4 +44,4 @@ class TransmitterStates:
     def disclosed(self, slots: NDArray[np.int64], intensity: NDArray[np.uint8]) -> NDArray[np.bool_]:
         """Which slots are disclosed: every decoy and vacuum slot, and a keyed sample of the signal slots."""
         words = philox4x32(slots.astype(np.uint64), self._key, _STREAM_DISCLOSURE)
-        return (intensity != 0) | (words[0] / _TWO32 < self._disclosed_fraction)
+        return np.asarray((intensity != 0) | (words[0] / _TWO32 < self._disclosed_fraction))

@@ -1,0 +1,301 @@
+"""Bytes to and from an instrument, whatever carries them: one small link over serial, TCP or VISA.
+
+The libraries below fail in a dozen ways (SerialException, OSError, VisaIOError, an empty read, ...). Here
+each becomes TransportTimeout or TransportLost, and after any timeout the link says that it is out of step:
+the late answer may still arrive and would be taken for the next one, so the driver resynchronises first.
+"""
+
+import contextlib
+import json
+import os
+import select
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn, Protocol
+from urllib.parse import parse_qs, urlsplit
+
+from groundstation.clock import monotonic_ns, monotonic_s
+from groundstation.errors import BadInput, TransportLost, TransportTimeout
+
+_RECEIVE_BYTES = 1 << 20
+_WRITE_WAIT_S = 0.005  # how long a blocked write waits before it looks for incoming bytes again
+
+
+class _Port(Protocol):
+    """What a carrier must do. Any exception out of it means that the link is gone."""
+
+    def receive(self, wait_s: float) -> bytes:
+        """What is there, or what comes first within `wait_s`; b"" when nothing came."""
+
+    def send(self, data: memoryview, wait_s: float) -> int:
+        """Send a part of `data` and tell how much; 0 when nothing could be sent within `wait_s`."""
+
+    def close(self) -> None: ...
+
+
+class Link:
+    """A byte link with deadlines (wall time), a lock for whole exchanges and an optional wire log.
+
+    Every call raises TransportTimeout when the deadline passes and TransportLost when the link is gone or
+    closed. Bytes that arrived before a timeout stay in the link until they are read or flushed.
+    """
+
+    def __init__(self, address: str, port: _Port, timeout_s: float, log: Path | None = None) -> None:
+        self.address = address
+        self.timeout_s = timeout_s
+        self._port = port
+        self._input = bytearray()
+        self._lock = threading.RLock()
+        self._closed = False
+        self._in_step = True
+        # The log of a tagger or of the classical channel holds raw key: for the owner's eyes only.
+        self._log = open(log, "a", opener=_private, encoding="ascii") if log else None  # noqa: SIM115  closed in close()
+
+    @property
+    def in_step(self) -> bool:
+        """False after a timeout, until the driver has resynchronised."""
+        return self._in_step
+
+    def mark_in_step(self, in_step: bool = True) -> None:
+        """The driver's word on whether the next bytes belong to its next question."""
+        self._in_step = in_step
+
+    def exchange(self) -> contextlib.AbstractContextManager[object]:
+        """Hold the link for a question and its answer; re-entrant."""
+        return self._lock
+
+    def write(self, data: bytes, timeout_s: float | None = None) -> None:
+        """Send all of `data`. Keeps receiving meanwhile, so two full pipes cannot block each other."""
+        with self._lock:
+            deadline = monotonic_s() + (self.timeout_s if timeout_s is None else timeout_s)
+            rest = memoryview(data)
+            self._record("out", data)
+            while rest:
+                sent = self._send(rest)
+                rest = rest[sent:]
+                if rest and not sent:
+                    self._pull(0.0)
+                    if monotonic_s() > deadline:
+                        self._time_out(f"took no more bytes ({len(rest)} of {len(data)} unsent)")
+
+    def read(self, n: int, timeout_s: float | None = None) -> bytes:
+        """Exactly `n` bytes."""
+        with self._lock:
+            self._fill(lambda: len(self._input) >= n, timeout_s, f"{n} bytes")
+            return self._take(n)
+
+    def read_until(self, terminator: bytes, timeout_s: float | None = None) -> bytes:
+        """Everything up to and including the first `terminator`."""
+        with self._lock:
+            self._fill(lambda: terminator in self._input, timeout_s, f"a line ending in {terminator!r}")
+            return self._take(self._input.index(terminator) + len(terminator))
+
+    def read_available(self, timeout_s: float) -> bytes:
+        """Whatever is there, at once if anything is; b"" when nothing came within `timeout_s`."""
+        with self._lock:
+            if not self._input:
+                self._pull(max(0.0, timeout_s))
+            return self._take(len(self._input))
+
+    def flush_input(self) -> None:
+        """Throw away what has arrived and not been read."""
+        with self._lock:
+            while self._pull(0.0):
+                self._input.clear()
+            self._input.clear()
+
+    def close(self) -> None:
+        """Give the link back. Idempotent; a call in another thread ends with TransportLost."""
+        if self._closed:
+            return
+        self._closed = True
+        with contextlib.suppress(Exception):  # closing a link that is already gone is fine
+            self._port.close()
+        if self._log:
+            self._log.close()
+
+    def _fill(self, enough: Callable[[], bool], timeout_s: float | None, wanted: str) -> None:
+        deadline = monotonic_s() + (self.timeout_s if timeout_s is None else timeout_s)
+        while not enough():
+            left = deadline - monotonic_s()
+            if not self._pull(max(0.0, left)) and left <= 0.0:
+                got = bytes(self._input[:40]).hex(" ") or "nothing"
+                self._time_out(f"did not answer in time (waiting for {wanted}, got {got})")
+
+    def _take(self, n: int) -> bytes:
+        data = bytes(self._input[:n])
+        del self._input[:n]
+        return data
+
+    def _pull(self, wait_s: float) -> int:
+        self._check_open()
+        try:
+            data = self._port.receive(wait_s)
+        except Exception as error:
+            self._lose(error)
+        if data:
+            self._record("in", data)
+            self._input += data
+        return len(data)
+
+    def _send(self, rest: memoryview) -> int:
+        self._check_open()
+        try:
+            return self._port.send(rest, _WRITE_WAIT_S)
+        except Exception as error:
+            self._lose(error)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise TransportLost(f"the link to {self.address} is closed; connect again")
+
+    def _time_out(self, what: str) -> NoReturn:
+        self._in_step = False
+        raise TransportTimeout(
+            f"{self.address} {what}; check that the instrument is on and the address right"
+        )
+
+    def _lose(self, error: Exception) -> NoReturn:
+        self._in_step = False
+        raise TransportLost(
+            f"the link to {self.address} is gone ({error}); check cable and power, then connect again"
+        ) from error
+
+    def _record(self, direction: str, data: bytes) -> None:
+        if self._log and not self._log.closed:
+            entry = {"t_monotonic_ns": monotonic_ns(), "direction": direction, "hex": data.hex()}
+            self._log.write(json.dumps(entry) + "\n")
+            self._log.flush()
+
+
+def open_link(address: str, *, timeout_s: float, baud: int = 9600, log: Path | None = None) -> Link:
+    """Open `serial:PATH`, `serial:PATH?baud=115200`, `tcp://host:port` or `visa:RESOURCE`.
+
+    VISA is for control only, it is too slow for tags (143 kB/s on serial). An open link proves nothing yet,
+    for some carriers open without a far end: `connect()` of a driver asks the instrument who it is.
+    Raises BadInput for a malformed address, TransportLost or TransportTimeout when it cannot be opened.
+    """
+    opener = _opener(address, timeout_s, baud)
+    try:
+        port = opener()
+    except TimeoutError as error:
+        raise TransportTimeout(f"{address} does not answer; check that the instrument is on") from error
+    except Exception as error:  # every library has its own; all mean the same here
+        raise TransportLost(
+            f"{address} cannot be opened ({error}); check address, cable and power"
+        ) from error
+    try:
+        return Link(address, port, timeout_s, log)
+    except OSError as error:
+        port.close()
+        raise BadInput(
+            f'wire log "{log}" cannot be written ({error}); name a file in a folder that exists'
+        ) from error
+
+
+def _opener(address: str, timeout_s: float, baud: int) -> Callable[[], _Port]:
+    """What opens this address; BadInput when it has none of the three forms."""
+    kind, _, rest = address.partition(":")
+    if kind == "serial" and rest:
+        path, _, query = rest.partition("?")
+        options = parse_qs(query, keep_blank_values=True)
+        rate = options.pop("baud", [str(baud)])[0]
+        if path and not options and rate.isascii() and rate.isdigit() and int(rate) > 0:
+            return lambda: _SerialPort(path, int(rate))
+    elif kind == "tcp":
+        with contextlib.suppress(ValueError):  # a port that is no number
+            url = urlsplit(address)
+            host, number = url.hostname, url.port
+            if host and number and not (url.path or url.query or url.username):
+                return lambda: _TcpPort(host, number, timeout_s)
+    elif kind == "visa" and rest:
+        return lambda: _VisaPort(rest, timeout_s)
+    raise BadInput(
+        f'address "{address}" is none of serial:PATH, serial:PATH?baud=115200, tcp://HOST:PORT, visa:RESOURCE'
+    )
+
+
+class _SerialPort:
+    """pyserial opens and sets up the line; modem lines stay untouched (a pseudo-terminal has none)."""
+
+    def __init__(self, path: str, baud: int) -> None:
+        import serial  # here, so that a replay or a station without serial lines never loads it
+
+        self._serial: Any = serial.Serial(path, baud, timeout=0, write_timeout=0, exclusive=True)
+
+    def receive(self, wait_s: float) -> bytes:
+        readable, _, _ = select.select([self._serial.fileno()], [], [], wait_s)
+        if not readable:
+            return b""
+        waiting = self._serial.in_waiting
+        data: bytes = self._serial.read(max(1, waiting))  # ready but empty raises: unplugged
+        return data
+
+    def send(self, data: memoryview, wait_s: float) -> int:
+        _, writable, _ = select.select([], [self._serial.fileno()], [], wait_s)
+        return int(self._serial.write(data[:4096])) if writable else 0
+
+    def close(self) -> None:
+        self._serial.close()
+
+
+class _TcpPort:
+    def __init__(self, host: str, port: int, timeout_s: float) -> None:
+        self._socket = socket.create_connection((host, port), timeout=timeout_s)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._socket.setblocking(False)
+
+    def receive(self, wait_s: float) -> bytes:
+        readable, _, _ = select.select([self._socket], [], [], wait_s)
+        if not readable:
+            return b""
+        data = self._socket.recv(_RECEIVE_BYTES)
+        if not data:
+            raise ConnectionError("the far end closed it")
+        return data
+
+    def send(self, data: memoryview, wait_s: float) -> int:
+        _, writable, _ = select.select([], [self._socket], [], wait_s)
+        return self._socket.send(data) if writable else 0
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)  # wakes a reader in another thread
+        self._socket.close()
+
+
+class _VisaPort:
+    """pyvisa drops what it has read so far when it times out, so this asks for one byte at a time."""
+
+    def __init__(self, resource: str, timeout_s: float) -> None:
+        import pyvisa
+
+        self._timed_out = pyvisa.constants.StatusCode.error_timeout
+        self._visa_error = pyvisa.errors.VisaIOError
+        self._manager: Any = pyvisa.ResourceManager("@py")
+        self._resource: Any = None  # its class, and so its attributes, depend on the resource
+        self._resource = self._manager.open_resource(resource, open_timeout=round(timeout_s * 1000))
+        self._resource.read_termination = None
+
+    def receive(self, wait_s: float) -> bytes:
+        self._resource.timeout = max(1, round(wait_s * 1000))  # 0 would mean "for ever" to some sessions
+        try:
+            data: bytes = self._resource.read_bytes(1)
+        except self._visa_error as error:
+            if error.error_code == self._timed_out:
+                return b""
+            raise
+        return data
+
+    def send(self, data: memoryview, wait_s: float) -> int:
+        return int(self._resource.write_raw(bytes(data)))
+
+    def close(self) -> None:
+        self._resource.close()
+        self._manager.close()
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)

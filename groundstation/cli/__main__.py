@@ -1,0 +1,7 @@
+"""`python -m groundstation.cli` is the same as the console script."""
+
+import sys
+
+from groundstation.cli import main
+
+sys.exit(main())

@@ -1,0 +1,105 @@
+"""Loads drivers by name and starts simulators: nothing else in the package knows that either exists."""
+
+import importlib
+import importlib.util
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from groundstation.clock import Clock, utc_text
+from groundstation.config import InstrumentConfig, StationConfig
+from groundstation.errors import BadInput, GroundStationError, WrongInstrument
+from groundstation.operation.children import Child
+from groundstation.simulation.blackboard import Blackboard
+
+DETECTORS = {"H": "detector_h", "V": "detector_v", "D": "detector_d", "A": "detector_a"}
+
+
+def connect(name: str, entry: InstrumentConfig, clock: Clock, address: str = "") -> Any:
+    """The instrument behind an entry, identified. BadInput says which one does not answer, and where."""
+    if importlib.util.find_spec(f"drivers.{entry.driver}") is None:
+        raise BadInput(f'[instruments.{name}] names the driver "{entry.driver}", which does not exist')
+    driver = importlib.import_module(f"drivers.{entry.driver}")
+    try:
+        return driver.connect(address or entry.address, clock, entry.settings)
+    except WrongInstrument as error:
+        raise WrongInstrument(f"{name}: {error}") from error
+    except GroundStationError as error:
+        raise BadInput(f"{name}: {error}") from error
+
+
+class Simulators:
+    """The simulated instruments of a station: one program each, one world behind them."""
+
+    def __init__(self, config: StationConfig, clock: Clock, directory: Path) -> None:
+        """`directory` gets the world's files and the programs' complaints."""
+        self._config, self._clock, self._directory = config, clock, directory
+        self._children: dict[str, Child] = {}
+        directory.mkdir(exist_ok=True)
+        self._settings = directory / "world.json"
+        self._settings.write_text(json.dumps(asdict(config.simulation) if config.simulation else {}))
+        self._board = directory / "world.bin"
+        Blackboard.create(self._board)
+
+    def start(self, start_utc_ns: int, stop_utc_ns: int, epoch_utc_ns: int, recording: Path) -> None:
+        """Start all of them at once; the world's light exists from start to stop."""
+        scene = self._directory / "scene.json"
+        scene.write_text(json.dumps(_scene(self._config, start_utc_ns, stop_utc_ns, epoch_utc_ns)))
+        own = {
+            "tagger": ["--scene", str(scene), "--truth", str(recording)],
+            "transmitter": ["--epoch", utc_text(epoch_utc_ns, 0)],
+        }
+        for number, name in enumerate(DETECTORS.values()):
+            own[name] = ["--detector", str(number)]
+        for name, entry in self._config.instruments.items():
+            if entry.simulate:
+                self._children[name] = self._spawn(name, entry, own.get(name, []))
+
+    def addressed(self) -> dict[str, InstrumentConfig]:
+        """The station's instruments, each simulated one at the address where its simulator really is."""
+        return {name: self._addressed(name, entry) for name, entry in self._config.instruments.items()}
+
+    def end(self, name: str) -> None:
+        """End one simulator in good order."""
+        if name in self._children:
+            self._children.pop(name).end()
+
+    def end_all(self) -> None:
+        for child in self._children.values():
+            child.ask_to_end()
+        for name in list(self._children):
+            self.end(name)
+
+    def _spawn(self, name: str, entry: InstrumentConfig, own: list[str]) -> Child:
+        module = f"drivers.simulators.{entry.driver}"
+        if importlib.util.find_spec(module) is None:
+            raise BadInput(f'[instruments.{name}] is simulated, but "{entry.driver}" has no simulator')
+        command = [sys.executable, "-m", module, "--clock", self._clock.text(), "--supervised"]
+        command += ["--settings", str(self._settings), "--world", str(self._board), *own]
+        if entry.address != "serial:any":
+            command += ["--address", entry.address]
+        return Child(f"simulator of {name}", command, self._directory / f"{name}.log")
+
+    def _addressed(self, name: str, entry: InstrumentConfig) -> InstrumentConfig:
+        if name not in self._children:
+            return entry
+        ready = self._children[name].wait_ready()
+        guard_address = str(ready.get("guard_address", ""))
+        return InstrumentConfig(entry.driver, str(ready["address"]), True, guard_address, entry.settings)
+
+
+def _scene(
+    config: StationConfig, start_utc_ns: int, stop_utc_ns: int, epoch_utc_ns: int
+) -> dict[str, object]:
+    elements = config.elements()
+    return {
+        "start_utc": utc_text(start_utc_ns, 9),
+        "stop_utc": utc_text(stop_utc_ns, 9),
+        "epoch_utc": utc_text(epoch_utc_ns, 9),
+        "satellite": {"name": config.satellite.name, "tle": [elements.line1, elements.line2]},
+        "station": asdict(config.station),
+        "earth_orientation": asdict(config.earth_orientation),
+        "patterns": config.patterns(),
+    }

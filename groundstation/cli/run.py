@@ -1,0 +1,355 @@
+"""`groundstation run`: fly one pass. Starts every other program, steers the mount, shows what happens, seals."""
+
+import argparse
+import json
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from groundstation.cli.instruments import DETECTORS, Simulators, connect
+from groundstation.cli.planning import PlannedPass, manifest_of, plan_pass
+from groundstation.cli.view import PassView
+from groundstation.clock import (
+    NS_PER_S,
+    Clock,
+    SimulatedClock,
+    SystemClock,
+    monotonic_ns,
+    monotonic_s,
+)
+from groundstation.config import InstrumentConfig, StationConfig, load_config
+from groundstation.console.terminal import TerminalView, style_for
+from groundstation.errors import BadInput, GroundStationError
+from groundstation.operation.children import Child
+from groundstation.operation.detector_watch import DetectorWatch
+from groundstation.operation.flight import Flight, FlightPlan
+from groundstation.operation.guard import DISMISSED, HEARTBEAT
+from groundstation.operation.logbook import Logbook
+from groundstation.passes.prediction import check_mount_can_follow
+from groundstation.recording.manifest import create_recording
+from groundstation.recording.sealing import remove_segments, seal_in_child
+from groundstation.recording.writer import StreamWriter, close_abandoned
+
+DEFAULT_CONFIG = Path(__file__).parents[2] / "config" / "simulated.toml"
+DEFAULT_SPEED = 10.0
+#: World time for slewing and cooling, and wall time for starting all programs, before the pass begins.
+_LEAD_S, _STARTUP_WALL_S = 45.0, 6.0
+_VIEW_INTERVAL_S = {"rich": 0.25, "plain": 2.0, "json": 1.0}
+_ANALYSIS_RESTARTS = 5
+_FINISH_TIMEOUT_S = 120.0
+_BYTES_PER_TAG = 9
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config", type=Path, default=DEFAULT_CONFIG, help="station file (default: the simulated one)"
+    )
+    parser.add_argument("--speed", type=float, help="world seconds per second, simulation only (default 10)")
+    parser.add_argument("--seed", type=int, help="seed of the simulated world")
+    parser.add_argument(
+        "--output", type=Path, help="directory for recording and report (default: named by the pass)"
+    )
+    parser.add_argument("--json", action="store_true", help="status as JSON lines")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Fly the pass; 0 when it is complete, 1 when it ended early or failed."""
+    config = _configured(load_config(options.config), options.seed)
+    speed = _speed(config, options.speed)
+    planned = plan_pass(config)
+    directory = options.output or Path(
+        f"{config.satellite.name.lower()}-{_stamp(planned.window_start_utc_ns)}"
+    )
+    clock = _clock(config, planned, speed)
+    _check_space(config, planned, directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    recording = directory / "recording"
+    if (directory / "recording.h5").exists():
+        raise BadInput(f"{directory} already holds a pass; choose another --output")
+    run_id = create_recording(recording, manifest_of(config, planned, clock))
+    return Run(config, planned, clock, directory, recording, run_id, options.json).fly()
+
+
+def _configured(config: StationConfig, seed: int | None) -> StationConfig:
+    if seed is None:
+        return config
+    if config.simulation is None:
+        raise BadInput("--seed belongs to a simulated world; this station file has none")
+    if not 0 <= seed < 1 << 64:
+        raise BadInput(f"--seed is {seed}; give a whole number from 0 to 2^64 - 1")
+    return replace(config, simulation=replace(config.simulation, seed=seed))
+
+
+def _speed(config: StationConfig, speed: float | None) -> float:
+    everything = all(entry.simulate for entry in config.instruments.values())
+    if speed is None:
+        return DEFAULT_SPEED if everything else 1.0
+    if not 0.1 <= speed <= 100.0:
+        raise BadInput(f"--speed is {speed:g}; give a number from 0.1 to 100")
+    if speed != 1.0 and not everything:
+        raise BadInput("--speed other than 1 needs a station in which every instrument is simulated")
+    return speed
+
+
+def _clock(config: StationConfig, planned: PlannedPass, speed: float) -> Clock:
+    if not config.simulated:
+        return SystemClock()
+    lead_ns = round((_LEAD_S + _STARTUP_WALL_S * speed) * NS_PER_S)
+    return SimulatedClock(planned.start_utc_ns - lead_ns, monotonic_ns(), speed)
+
+
+def _stamp(utc_ns: int) -> str:
+    from groundstation.clock import utc_text
+
+    return utc_text(utc_ns, 0).replace("-", "").replace(":", "")
+
+
+def _check_space(config: StationConfig, planned: PlannedPass, directory: Path) -> None:
+    """Refuse a pass that does not fit on the disk."""
+    duration_s = (planned.stop_utc_ns - planned.start_utc_ns) * 1e-9
+    wanted = config.recording.max_rate_hz * duration_s * _BYTES_PER_TAG * config.recording.space_factor
+    existing = next(p for p in (directory.resolve(), *directory.resolve().parents) if p.exists())
+    free = shutil.disk_usage(existing).free
+    if free < wanted:
+        raise BadInput(
+            f"{existing} has {free / 1e9:.1f} GB free, the pass may need {wanted / 1e9:.1f} GB; make room or choose "
+            "another --output"
+        )
+
+
+class Run:
+    """Everything that lives while one pass is flown."""
+
+    def __init__(
+        self,
+        config: StationConfig,
+        planned: PlannedPass,
+        clock: Clock,
+        directory: Path,
+        recording: Path,
+        run_id: str,
+        machine: bool,
+    ) -> None:
+        self._config, self._planned, self._clock = config, planned, clock
+        self._directory, self._recording, self._run_id = directory, recording, run_id
+        self._programs = directory / "programs"
+        self._simulators = Simulators(config, clock, self._programs)
+        self._instruments: dict[str, InstrumentConfig] = {}
+        self._children: dict[str, Child] = {}
+        self._restarts = 0
+        self._interrupts = 0
+        self._style = style_for(sys.stdout, machine)
+
+    def fly(self) -> int:
+        """The whole pass, from starting the programs to the sealed recording."""
+        try:
+            self._start_programs()
+            mount = connect("mount", self._instruments["mount"], self._clock)
+            detectors = {n: connect(e, self._instruments[e], self._clock) for n, e in DETECTORS.items()}
+            for name in ("acquisition", "analysis", "guard"):
+                self._children[name].wait_ready()
+            return self._fly(mount, detectors)
+        finally:
+            for child in self._children.values():
+                child.end()
+            self._simulators.end_all()
+
+    def _start_programs(self) -> None:
+        world_start = self._clock.utc_ns() - 5 * NS_PER_S
+        self._simulators.start(
+            world_start,
+            self._planned.stop_utc_ns + 600 * NS_PER_S,
+            self._planned.epoch_utc_ns,
+            self._recording,
+        )
+        self._instruments = self._simulators.addressed()
+        recording = self._config.recording
+        common = {"recording": str(self._recording)}
+        self._spawn(
+            "acquisition",
+            "acquire",
+            {
+                **common,
+                "instrument": asdict(self._instruments["tagger"]),
+                "commit_interval_s": recording.commit_interval_s,
+                "pps_uncertainty_s": recording.pps_uncertainty_s,
+            },
+        )
+        self._spawn_analysis()
+        guard = {
+            "instrument": asdict(self._instruments["mount"]),
+            "timeout_s": self._config.operation.guard_timeout_s,
+        }
+        self._spawn("guard", "guard", guard)
+
+    def _spawn_analysis(self) -> None:
+        self._spawn(
+            "analysis",
+            "analyse",
+            {
+                "recording": str(self._recording),
+                "output": str(self._directory),
+                "instrument": asdict(self._instruments["transmitter"]),
+            },
+        )
+
+    def _spawn(self, name: str, command: str, job: dict[str, Any]) -> None:
+        line = [sys.executable, "-m", "groundstation.cli", command, "--clock", self._clock.text()]
+        self._children[name] = Child(name, [*line, "--job", json.dumps(job)], self._programs / f"{name}.log")
+
+    def _fly(self, mount: Any, detectors: dict[str, Any]) -> int:
+        """From connected instruments on."""
+        telemetry = StreamWriter(self._recording, "telemetry", self._run_id)
+        events = StreamWriter(self._recording, "events", self._run_id)
+        logbook = Logbook(telemetry, events, self._clock)
+        logbook.begin(self._planned.path.table())
+        operation = self._config.operation
+        plan = FlightPlan(
+            self._planned.path,
+            self._planned.start_utc_ns,
+            self._planned.stop_utc_ns,
+            operation.park_azimuth_deg,
+            operation.park_elevation_deg,
+            operation.tracking_period_s,
+            operation.detector_bias_v,
+            operation.detector_temperature_c,
+        )
+        heartbeat: Callable[[], None] = lambda: self._children["guard"].say(HEARTBEAT)  # noqa: E731  three words
+        flight = Flight(plan, mount, detectors, logbook, self._clock, heartbeat, self._unsafe)
+        watch = DetectorWatch(detectors, logbook, self._clock)
+        view = PassView(
+            self._config, self._planned, self._clock, self._directory, flight, logbook, self._children
+        )
+        with TerminalView(sys.stdout, self._style) as terminal:
+            for sentence in self._warnings(mount):
+                terminal.message(sentence)
+                logbook.event("note", sentence)
+            self._catch_signals(flight, terminal)
+            thread = threading.Thread(target=flight.run, name="flight")
+            thread.start()
+            watch.start()
+            self._attend(flight, thread, view, terminal, logbook)
+            watch.stop()
+            self._close(logbook)
+            mount.close()
+            for detector in detectors.values():
+                detector.close()
+            if self._interrupts > 1:
+                terminal.message(
+                    "Stopped at once. What was acknowledged is safe; seal it later or replay its directory."
+                )
+                return 1
+            return self._finish(flight, view, terminal)
+
+    def _warnings(self, mount: Any) -> list[str]:
+        limits = mount.capabilities
+        return check_mount_can_follow(
+            self._planned.path, limits.max_rate_deg_s, limits.max_acceleration_deg_s2
+        )
+
+    def _catch_signals(self, flight: Flight, terminal: TerminalView) -> None:
+        def interrupted(_number: int, _frame: object) -> None:
+            self._interrupts += 1
+            if self._interrupts == 1:
+                flight.request_stop()
+            else:
+                flight.stop_now()
+
+        signal.signal(signal.SIGINT, interrupted)
+        signal.signal(signal.SIGTERM, interrupted)
+
+    def _unsafe(self) -> str:
+        """Why the pass must end; empty while it may go on."""
+        acquisition = self._children["acquisition"]
+        if not acquisition.running:
+            return f"acquisition ended: {acquisition.last_words()}"
+        return ""
+
+    def _attend(
+        self,
+        flight: Flight,
+        thread: threading.Thread,
+        view: PassView,
+        terminal: TerminalView,
+        logbook: Logbook,
+    ) -> None:
+        """While the flight lasts: show it, end the recording when tracking is over, restart the analysis."""
+        interval_s = _VIEW_INTERVAL_S[self._style]
+        shown_s = 0.0
+        told = 0
+        recording = True
+        while thread.is_alive():
+            if self._interrupts > told:
+                told = self._interrupts
+                terminal.message(
+                    "Stopping: the mount stops and parks, the recording is sealed. Ctrl-C again ends at once."
+                    if told == 1
+                    else "Ending at once."
+                )
+            if recording and flight.tracking_over.is_set():
+                self._children["acquisition"].ask_to_end()
+                recording = False
+            self._keep_analysis(logbook)
+            if monotonic_s() - shown_s >= interval_s:
+                shown_s = monotonic_s()
+                terminal.update(view.status())
+            thread.join(0.02)
+        self._children["guard"].say(DISMISSED)
+
+    def _keep_analysis(self, logbook: Logbook | None) -> None:
+        """An analysis that died starts again from the recording; it has lost nothing."""
+        analysis = self._children["analysis"]
+        if analysis.running or analysis.exit_code == 0 or self._restarts >= _ANALYSIS_RESTARTS:
+            return
+        self._restarts += 1
+        if logbook is not None:
+            logbook.event("alarm", f"analysis ended ({analysis.last_words()}); started again")
+        analysis.end()
+        self._spawn_analysis()
+
+    def _close(self, logbook: Logbook) -> None:
+        """End every stream, those of programs that are gone too."""
+        self._children["acquisition"].end(10.0)
+        close_abandoned(self._recording, "tags", self._run_id, "acquisition ended without closing the stream")
+        self._simulators.end("tagger")
+        logbook.close()
+
+    def _finish(self, flight: Flight, view: PassView, terminal: TerminalView) -> int:
+        """Wait for the report, seal, say how it went."""
+        terminal.message(
+            "Parked. Waiting for the last answers and the report." if not flight.status.alarms else ""
+        )
+        deadline_s = monotonic_s() + _FINISH_TIMEOUT_S
+        analysis = self._children["analysis"]
+        while analysis.running or analysis.exit_code != 0:
+            if monotonic_s() > deadline_s or (not analysis.running and self._restarts >= _ANALYSIS_RESTARTS):
+                terminal.message(f"No report: {analysis.last_words()}. Replay {self._recording} to get one.")
+                return 1
+            self._keep_analysis(None)
+            analysis = self._children["analysis"]
+            analysis.join(0.05)
+        analysis.join(1.0)
+        self._simulators.end_all()
+        terminal.update(view.status())
+        sealed = self._directory / "recording.h5"
+        try:
+            seal_in_child(self._recording, sealed)
+            remove_segments(self._recording)
+        except GroundStationError as error:
+            terminal.message(f"Not sealed: {error}. The recording is safe in {self._recording}.")
+            return 1
+        complete = bool(analysis.status.get("complete"))
+        for sentence in (*flight.status.alarms, *_sentences(analysis.status.get("remarks"))):
+            terminal.message(sentence)
+        terminal.message(f"Recording {sealed}")
+        terminal.message(f"Report    {self._directory / 'report.html'}")
+        return 0 if complete and flight.ended_well else 1
+
+
+def _sentences(remarks: object) -> list[str]:
+    return [str(r) for r in remarks] if isinstance(remarks, list) else []

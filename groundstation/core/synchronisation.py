@@ -1,0 +1,169 @@
+"""The transmitter's clock from its beacon pulses: numbered absolutely, followed through the pass.
+
+Emission times (see `timebase`) of the beacon lie near n x period, off by an offset that collects both clocks
+and the error of the prediction. The offset is found once, without ambiguity or not at all, and then followed
+by a quadratic over each window of a fixed number of pulses. Windows are anchored on beacon numbers, so the
+result does not depend on how the tags were cut into blocks.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from groundstation.core.timebase import PS_PER_S
+
+#: A pulse further than this from the extrapolated clock is spurious.
+_TOLERANCE_PS = 4_000.0
+_TOLERANCE_GROWTH_PS_PER_S = 2_000.0
+#: A window is used only if its clock is known this well (1 sigma) at its worst edge; the gate is 1,000 ps.
+_EDGE_UNCERTAINTY_PS = 300.0
+_ACQUISITION_BIN_PS = 1_000_000
+_REACQUIRE_AFTER_S = 5.0
+
+
+class ClockFit(NamedTuple):
+    """The transmitter's clock over one window: offset(u) = c0 + c1 u + c2 u^2 in ps, u = -1..1 over the window."""
+
+    c0: float
+    c1: float
+    c2: float
+    edge_uncertainty_ps: float
+    pulses_used: int
+    pulses_rejected: int
+    residual_square_sum_ps2: float
+
+
+class BeaconSolution(NamedTuple):
+    """The outcome of the first acquisition: the offset, or why none is given."""
+
+    offset_ps: float | None
+    sentence: str
+
+
+def acquire_offset(emitted_ps: NDArray[np.int64], period_ps: int, uncertainty_ps: float) -> BeaconSolution:
+    """The offset of a beacon train against its grid, if the a-priori uncertainty singles one out.
+
+    `emitted_ps` (n,): emission times of the pulses of one window; `uncertainty_ps`: how far UTC, the predicted
+    time of flight and the transmitter's clock may be off together. Offsets that differ by a period number the
+    pulses differently; exactly one of them must lie within the uncertainty.
+    """
+    phase = np.mod(emitted_ps, period_ps)
+    bins = -(-period_ps // _ACQUISITION_BIN_PS)
+    counts = np.bincount(phase // _ACQUISITION_BIN_PS, minlength=bins)
+    peak = int(np.argmax(counts + np.roll(counts, -1)))
+    centre = (peak + 1) * _ACQUISITION_BIN_PS
+    distance = np.mod(phase - centre + period_ps // 2, period_ps) - period_ps // 2
+    near = distance[np.abs(distance) <= _ACQUISITION_BIN_PS]
+    if near.size < 20 or near.size < 0.5 * emitted_ps.size:
+        return BeaconSolution(None, f"only {near.size} of {emitted_ps.size} beacon tags agree on one phase")
+    offset = centre + float(np.median(near))
+    candidates = offset + period_ps * np.arange(-3, 4)
+    possible = candidates[np.abs(candidates) <= min(uncertainty_ps, 3 * period_ps)]
+    if possible.size == 1:
+        return BeaconSolution(float(possible[0]), "numbered")
+    known = f"UTC and the predicted time of flight are known to {uncertainty_ps * 1e-6:.3g} us together"
+    spacing = f"the beacon pulses are {period_ps * 1e-6:.3g} us apart"
+    if possible.size == 0:
+        nearest = float(candidates[np.argmin(np.abs(candidates))])
+        return BeaconSolution(
+            None, f"{known}, but the beacon is {nearest * 1e-6:.3g} us away from where it should be"
+        )
+    return BeaconSolution(None, f"{known} and {spacing}: the number of a pulse is ambiguous")
+
+
+class BeaconClock:
+    """Follows the transmitter's clock from window to window. Feed windows in order, empty ones included."""
+
+    def __init__(self, period_ps: int, window_pulses: int, uncertainty_ps: float) -> None:
+        self._period_ps = period_ps
+        self._window_ps = period_ps * window_pulses
+        self._uncertainty_ps = uncertainty_ps
+        self._last: tuple[int, ClockFit] | None = None
+        self.refusal = ""
+
+    @property
+    def window_ps(self) -> int:
+        """Length of a window in emission time."""
+        return self._window_ps
+
+    def centre_ps(self, window: int) -> int:
+        """Emission time of the middle of a window."""
+        return window * self._window_ps + self._window_ps // 2
+
+    def fit(self, window: int, emitted_ps: NDArray[np.int64]) -> ClockFit | None:
+        """The clock over window number `window` from its beacon tags (n,); None when it cannot be trusted."""
+        centre = self.centre_ps(window)
+        u = (emitted_ps - centre) / (self._window_ps / 2)
+        prediction = self._predict(window, emitted_ps, u)
+        if prediction is None:
+            return None
+        expected, tolerance = prediction
+        # Offset of each pulse from its nearest grid point, unwrapped around the expected offset.
+        offset = (emitted_ps - centre) - expected
+        grid = np.rint((offset + centre % self._period_ps) / self._period_ps) * self._period_ps
+        offset = offset + centre % self._period_ps - grid + expected
+        fitted = _robust_quadratic(u, offset, expected, tolerance)
+        if fitted is None or fitted.edge_uncertainty_ps > _EDGE_UNCERTAINTY_PS:
+            return None
+        self._last = (window, fitted)
+        return fitted
+
+    def _predict(
+        self, window: int, emitted_ps: NDArray[np.int64], u: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], float] | None:
+        """Expected offset of each pulse (n,) in ps and how far a true pulse may be from it."""
+        age_s = (window - self._last[0]) * self._window_ps / PS_PER_S if self._last else np.inf
+        if self._last is not None and age_s <= _REACQUIRE_AFTER_S:
+            ago, fit = window - self._last[0], self._last[1]
+            slope = fit.c1 + 2 * fit.c2  # per unit of u at the end of the last window
+            at_edge = fit.c0 + fit.c1 + fit.c2
+            expected = at_edge + slope * (u + 2 * ago - 1)
+            return expected, _TOLERANCE_PS + _TOLERANCE_GROWTH_PS_PER_S * age_s
+        solution = acquire_offset(emitted_ps, self._period_ps, self._uncertainty_ps)
+        if solution.offset_ps is None:
+            if emitted_ps.size >= 20:
+                self.refusal = solution.sentence
+            return None
+        self.refusal = ""
+        return np.full(u.shape, solution.offset_ps), float(_ACQUISITION_BIN_PS)
+
+
+def _robust_quadratic(
+    u: NDArray[np.float64], offset: NDArray[np.float64], expected: NDArray[np.float64], tolerance_ps: float
+) -> ClockFit | None:
+    """Least squares of 1, u, u^2, cutting outliers at shrinking distances from the fit."""
+    model: NDArray[np.floating] = expected
+    limit = tolerance_ps
+    coefficients = np.zeros(3)
+    while True:
+        inside = np.flatnonzero(np.abs(offset - model) <= limit)
+        if inside.size < 30:
+            return None
+        powers = np.vander(u[inside], 3, increasing=True)
+        reference = float(np.median(offset[inside]))
+        normal = powers.T @ powers
+        if np.linalg.cond(normal) > 1e8:
+            return None  # all pulses in one corner of the window
+        coefficients = np.linalg.solve(normal, powers.T @ (offset[inside] - reference))
+        coefficients[0] += reference
+        residual = offset[inside] - powers @ coefficients
+        scatter = float(np.median(np.abs(residual))) * 1.4826 + 1.0
+        model = np.vander(u, 3, increasing=True) @ coefficients
+        next_limit = max(4 * scatter, 50.0)
+        if next_limit >= 0.9 * limit:
+            break
+        limit = next_limit
+    rms = float(np.sqrt(np.mean(residual**2)))
+    covariance = np.linalg.inv(normal) * rms**2
+    edges = np.array([[1.0, -1.0, 1.0], [1.0, 1.0, 1.0]])
+    worst = float(np.sqrt(np.max(np.einsum("ij,jk,ik->i", edges, covariance, edges))))
+    return ClockFit(
+        float(coefficients[0]),
+        float(coefficients[1]),
+        float(coefficients[2]),
+        worst,
+        int(inside.size),
+        int(u.size - inside.size),
+        float(np.sum(residual**2)),
+    )

@@ -1,0 +1,253 @@
+"""Flies one pass by the state table: slews, waits, tracks, parks. Runs in a thread of its own.
+
+Every exit path commands rate zero; parking is verified by readback, never by the end of motion.
+"""
+
+import math
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from groundstation.clock import NS_PER_S, Clock, monotonic_s, sleep_wall_s, utc_text
+from groundstation.errors import GroundStationError, InstrumentFault
+from groundstation.instruments import Detector, Mount, MountReading
+from groundstation.operation.guard import stop_and_verify
+from groundstation.operation.logbook import Logbook
+from groundstation.passes.prediction import PredictedPath
+from groundstation.passes.states import Event, PassState, State
+from groundstation.passes.tracking import TrackingLoop
+
+#: A reading tells the pointing error when its time is known this well, as an angle along the path.
+_READING_GOOD_TO_ARCSEC = 5.0
+_SLEW_TIMEOUT_S = 180.0
+_PARKED_WITHIN_DEG = 0.05
+_COOLING_TIMEOUT_S = 120.0
+_COOL_WITHIN_C = 1.0
+_SHORTEST_PERIOD_WALL_S = 0.02
+
+
+@dataclass(frozen=True)
+class FlightPlan:
+    """Where to point and when (UTC ns): tracking from start to stop; bias and temperature of the detectors."""
+
+    path: PredictedPath
+    start_utc_ns: int
+    stop_utc_ns: int
+    park_azimuth_deg: float
+    park_elevation_deg: float
+    tracking_period_s: float
+    detector_bias_v: float
+    detector_temperature_c: float
+
+
+@dataclass(frozen=True)
+class FlightStatus:
+    """What the live view shows of the telescope; replaced as a whole, so a reader never sees half of it."""
+
+    state: State = State.IDLE
+    azimuth_deg: float | None = None
+    elevation_deg: float | None = None
+    pointing_error_arcsec: float | None = None
+    read_at_s: float = 0.0
+    alarms: tuple[str, ...] = ()
+
+
+class Flight:
+    """One pass. `run` in a thread; `request_stop` and `stop_now` from any other."""
+
+    def __init__(
+        self,
+        plan: FlightPlan,
+        mount: Mount,
+        detectors: dict[str, Detector],
+        logbook: Logbook,
+        clock: Clock,
+        heartbeat: Callable[[], None],
+        unsafe: Callable[[], str],
+    ) -> None:
+        """`heartbeat` is called with every turn; `unsafe` returns why the pass must end, or nothing."""
+        self._plan, self._mount, self._detectors = plan, mount, detectors
+        self._logbook, self._clock = logbook, clock
+        self._heartbeat, self._unsafe = heartbeat, unsafe
+        self._pass = PassState()
+        self._stop = threading.Event()
+        self._at_once = threading.Event()
+        self.status = FlightStatus()
+        self.tracking_over = threading.Event()
+
+    def request_stop(self) -> None:
+        """The operator ends the pass: stop, park, keep everything."""
+        self._stop.set()
+
+    def stop_now(self) -> None:
+        """The operator wants no motion at all: stop and leave it at that."""
+        self._at_once.set()
+        self._stop.set()
+
+    @property
+    def ended_well(self) -> bool:
+        """Parked after the whole window."""
+        return self._pass.state is State.PARKED and not self._stop.is_set() and not self.status.alarms
+
+    def run(self) -> None:
+        """The whole pass, in order."""
+        try:
+            self._fly()
+        except _Ended as end:
+            self._advance(end.event, str(end))
+        except GroundStationError as error:
+            self._alarm(str(error))
+            self._advance(Event.FAILED, str(error))
+        finally:
+            self._secure()
+
+    def _fly(self) -> None:
+        self._advance(Event.PLANNED, f"pass planned from {utc_text(self._plan.start_utc_ns)}")
+        self._advance(Event.CHECK_STARTED, "instruments are checked")
+        for name, detector in self._detectors.items():
+            detector.set_temperature_setpoint_c(self._plan.detector_temperature_c)
+            detector.set_bias_v(self._plan.detector_bias_v)
+            self._logbook.event("command", f"detector {name}: bias {self._plan.detector_bias_v} V")
+        self._advance(Event.CHECKED, "instruments answer")
+        azimuth, elevation = self._plan.path.at(np.array([self._plan.start_utc_ns]))
+        self._go_to(float(azimuth[0]), float(elevation[0]))
+        self._advance(Event.ON_TARGET, "on target, waiting for the satellite")
+        self._await_cold()
+        while self._clock.utc_ns() < self._plan.start_utc_ns:
+            self._turn()
+            self._read(self._mount.read_position())
+            self._pause(monotonic_s())
+        self._advance(Event.STARTED, "tracking")
+        self._track()
+        self._advance(Event.WINDOW_OVER, "the window is over")
+
+    def _track(self) -> None:
+        loop = TrackingLoop(self._plan.path, self._mount.capabilities, self._plan.tracking_period_s)
+        while self._clock.utc_ns() < self._plan.stop_utc_ns:
+            began_s = monotonic_s()
+            self._turn()
+            reading = self._mount.read_position()
+            command = loop.command(self._clock.utc_ns(), reading)
+            self._mount.set_rates(command.azimuth_arcsec_s, command.elevation_arcsec_s)
+            error = math.hypot(command.error_azimuth_arcsec, command.error_elevation_arcsec)
+            blur = reading.uncertainty_s * self._path_rate_arcsec_s(reading)
+            used = blur <= _READING_GOOD_TO_ARCSEC
+            self._logbook.mount(
+                reading.utc_ns,
+                reading.azimuth_deg,
+                reading.elevation_deg,
+                reading.uncertainty_s,
+                command.azimuth_arcsec_s,
+                command.elevation_arcsec_s,
+                error,
+                used,
+            )
+            self._read(reading, error if used else None)
+            self._pause(began_s)
+
+    def _path_rate_arcsec_s(self, reading: MountReading) -> float:
+        azimuth, elevation = self._plan.path.rates_at(np.array([reading.utc_ns]))
+        across = float(azimuth[0]) * math.cos(math.radians(reading.elevation_deg))
+        return 3600.0 * math.hypot(across, float(elevation[0]))
+
+    def _go_to(self, azimuth_deg: float, elevation_deg: float, give_up: bool = True) -> None:
+        """Slew and wait for it; `give_up`: on a stop request."""
+        self._mount.go_to(azimuth_deg % 360.0, elevation_deg)
+        deadline_ns = self._clock.utc_ns() + round(_SLEW_TIMEOUT_S * NS_PER_S)
+        while self._mount.is_slewing():
+            began_s = monotonic_s()
+            self._turn(give_up)
+            self._read(self._mount.read_position())
+            if self._clock.utc_ns() > deadline_ns:
+                raise InstrumentFault(
+                    f"the mount is still slewing after {_SLEW_TIMEOUT_S:.0f} s; look at it before you go on"
+                )
+            self._pause(began_s)
+
+    def _await_cold(self) -> None:
+        """Wait for the coolers while there is time; a warm detector is an alarm, not a reason to stop."""
+        deadline_ns = min(
+            self._clock.utc_ns() + round(_COOLING_TIMEOUT_S * NS_PER_S), self._plan.start_utc_ns
+        )
+        for name, detector in self._detectors.items():
+            while abs(detector.temperature_c() - self._plan.detector_temperature_c) > _COOL_WITHIN_C:
+                self._turn()
+                if self._clock.utc_ns() > deadline_ns:
+                    self._alarm(f"detector {name} is at {detector.temperature_c():.1f} C, too warm")
+                    break
+                sleep_wall_s(_SHORTEST_PERIOD_WALL_S)
+
+    def _turn(self, give_up: bool = True) -> None:
+        """Once in every turn of every loop."""
+        self._heartbeat()
+        if self._at_once.is_set():
+            raise _Ended(Event.OPERATOR_STOP, "stopped at once by the operator")
+        if give_up and self._stop.is_set():
+            raise _Ended(Event.OPERATOR_STOP, "stopped by the operator")
+        if give_up and (reason := self._unsafe()):
+            self._alarm(reason)
+            raise _Ended(Event.UNSAFE, reason)
+
+    def _pause(self, began_s: float) -> None:
+        period_s = max(self._plan.tracking_period_s / self._clock.speed, _SHORTEST_PERIOD_WALL_S)
+        sleep_wall_s(began_s + period_s - monotonic_s())
+
+    def _secure(self) -> None:
+        """Rate zero, then parked and verified, whatever happened before."""
+        try:
+            still = stop_and_verify(self._mount)
+            if not still:
+                self._alarm("the mount does not stand still after the stop command; stop it by hand")
+            self.tracking_over.set()
+            if self._at_once.is_set() or not still or not self._pass.accepts(Event.PARK_STARTED):
+                return
+            self._advance(Event.PARK_STARTED, "parking")
+            self._go_to(self._plan.park_azimuth_deg, self._plan.park_elevation_deg, give_up=False)
+            self._verify_parked()
+            for detector in self._detectors.values():
+                detector.set_bias_v(0.0)
+            self._advance(Event.PARKED, "parked, bias off")
+        except (_Ended, GroundStationError) as error:
+            self._alarm(f"not parked: {error}")
+            self._advance(Event.FAILED, str(error))
+            stop_and_verify(self._mount)
+        finally:
+            self.tracking_over.set()
+
+    def _verify_parked(self) -> None:
+        reading = self._mount.read_position()
+        self._read(reading)
+        turned = (reading.azimuth_deg - self._plan.park_azimuth_deg + 180.0) % 360.0 - 180.0
+        raised = reading.elevation_deg - self._plan.park_elevation_deg
+        if max(abs(turned), abs(raised)) > _PARKED_WITHIN_DEG:
+            raise InstrumentFault(
+                f"the mount says that it arrived but stands at azimuth {reading.azimuth_deg:.3f}, elevation "
+                f"{reading.elevation_deg:.3f} deg"
+            )
+
+    def _read(self, reading: MountReading, error_arcsec: float | None = None) -> None:
+        self.status = replace(
+            self.status,
+            azimuth_deg=reading.azimuth_deg,
+            elevation_deg=reading.elevation_deg,
+            pointing_error_arcsec=error_arcsec,
+            read_at_s=monotonic_s(),
+        )
+
+    def _advance(self, event: Event, sentence: str) -> None:
+        self.status = replace(self.status, state=self._pass.advance(event))
+        self._logbook.event("state", sentence, state=str(self.status.state))
+
+    def _alarm(self, sentence: str) -> None:
+        self.status = replace(self.status, alarms=(*self.status.alarms, sentence))
+        self._logbook.event("alarm", sentence)
+
+
+class _Ended(Exception):
+    """The pass ends early, in order."""
+
+    def __init__(self, event: Event, sentence: str) -> None:
+        super().__init__(sentence)
+        self.event = event

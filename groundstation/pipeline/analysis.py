@@ -1,0 +1,306 @@
+"""The one analysis of a pass: live, replay and simulation differ only in what it is given to read.
+
+It follows the recording, second by second of emission time: numbers the beacon and fits the transmitter's
+clock, gates the clicks into slots, gets the slots answered, sifts, tallies. It cannot tell whether the
+recording is still growing, and cutting the tags in other places changes nothing.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from groundstation.core.gating import gate
+from groundstation.core.sifting import one_click_per_slot, sift
+from groundstation.core.synchronisation import BeaconClock, ClockFit
+from groundstation.core.tags import CHANNEL_NUMBER, TagBlock
+from groundstation.core.timebase import PS_PER_NS, PS_PER_S, EmissionTime
+from groundstation.instruments import Transmitter, TransmitterTerms
+from groundstation.pipeline.exchange import MAX_SLOTS_PER_ASK, Answered, Exchange, RecordedAnswers
+from groundstation.pipeline.intake import TagIntake
+from groundstation.pipeline.result import PassResult
+from groundstation.pipeline.settings import PassPlan
+from groundstation.pipeline.summary import summarise
+from groundstation.pipeline.tallies import SyncBook, Tallies
+from groundstation.pipeline.telemetry import Telemetry
+from groundstation.recording.reader import Recording
+from groundstation.recording.writer import StreamWriter
+
+#: Told of every gated click: tag times and slots, in order of time.
+Observer = Callable[[NDArray[np.int64], NDArray[np.int64]], None]
+
+_SYNC = CHANNEL_NUMBER["sync"]
+
+
+@dataclass
+class Progress:
+    """Where the analysis is, for the live view."""
+
+    analysed_utc_ns: int = 0
+    tags_read: int = 0
+    state: str = "waiting for the first 1PPS, the path and the transmitter"
+
+
+@dataclass(frozen=True)
+class _Link:
+    """Everything that is known once label, path and terms are there."""
+
+    terms: TransmitterTerms
+    emission: EmissionTime
+    clock: BeaconClock
+    slot_period_ps: int
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What is kept of a batch until its answer comes."""
+
+    bit: NDArray[np.uint8]
+    basis: NDArray[np.uint8]
+    second: NDArray[np.int64]
+
+
+class Analysis:
+    """Call `step` until `finished`, then `result`."""
+
+    def __init__(
+        self,
+        plan: PassPlan,
+        intake: TagIntake,
+        telemetry: Telemetry,
+        exchange: Exchange,
+        observer: Observer | None = None,
+    ) -> None:
+        self._plan = plan
+        self._intake = intake
+        self._telemetry = telemetry
+        self._exchange = exchange
+        self._observer = observer
+        self._link: _Link | None = None
+        self._second = 0
+        self._last_second = 0
+        self._carry = _no_clicks()
+        self._asked: dict[int, _Asked] = {}
+        window_ns = plan.window_stop_utc_ns - plan.window_start_utc_ns
+        self.tallies = Tallies(-(-window_ns // 1_000_000_000))
+        self.sync = SyncBook()
+        self.progress = Progress()
+        self.finished = False
+
+    @property
+    def zero_device_ps(self) -> int | None:
+        """The tagger's own time at the recording's zero."""
+        return self._intake.zero_device_ps
+
+    def stop_following(self) -> None:
+        """The recording will not grow any more: finish with what is there."""
+        self._intake.stop_following()
+        self._telemetry.stop_following()
+
+    @property
+    def unanswered_batches(self) -> int:
+        """How many batches are still waiting for the transmitter's answer."""
+        return self._exchange.unanswered_batches
+
+    def step(self, wait_answers_s: float = 0.0) -> bool:
+        """Do a bounded piece of work; True when anything was done."""
+        busy = self._intake.poll()
+        busy |= self._telemetry.poll()
+        self.progress.tags_read = self._intake.tags_read
+        if self._link is None:
+            self._link = self._connect()
+        if self._link is not None:
+            busy |= self._process(self._link)
+        answered = self._exchange.poll(wait_answers_s)
+        for item in answered:
+            self._sift(item)
+        if self._intake.ended and self._telemetry.ended and not busy and not self.finished:
+            self._finish()
+            busy = True
+        return busy or bool(answered)
+
+    def result(self) -> PassResult:
+        """The pass as analysed so far; final once `finished` and nothing is awaited."""
+        return summarise(
+            self._plan,
+            self.tallies,
+            self.sync,
+            self._intake,
+            self._telemetry,
+            self._link.emission if self._link else None,
+            self._link.terms if self._link else None,
+            self._link.clock.refusal if self._link else self._missing(),
+        )
+
+    def close(self) -> None:
+        """End the `answers` stream and the connection."""
+        self._exchange.close()
+
+    def _missing(self) -> str:
+        if self._intake.label is None:
+            return "the recording has no 1PPS tag with a UTC label"
+        return "the transmitter's terms are not in the recording"
+
+    def _connect(self) -> _Link | None:
+        label, path = self._intake.label, self._telemetry.path
+        if label is None or not path:
+            return None
+        terms = self._exchange.terms()
+        if terms is None:
+            return None
+        settings = self._plan.analysis
+        emission = EmissionTime(
+            label,
+            terms.epoch_utc_ns,
+            path["utc_ns"].astype(np.int64),
+            path["time_of_flight_s"].astype(np.float64),
+        )
+        uncertainty_s = (
+            label.uncertainty_s
+            + settings.time_of_flight_uncertainty_s
+            + settings.transmitter_clock_uncertainty_s
+        )
+        clock = BeaconClock(
+            PS_PER_S // terms.beacon_rate_hz, settings.beacon_pulses_per_fit, uncertainty_s * PS_PER_S
+        )
+        self._second, self._last_second = emission.predicted_s
+        return _Link(terms, emission, clock, PS_PER_S // terms.slot_rate_hz)
+
+    def _process(self, link: _Link) -> bool:
+        """Analyse the next whole second of emission time, if all its tags are there."""
+        if self._second >= self._last_second or self._intake.first_ps is None:
+            return False
+        stop_ps = link.emission.tag_time_of_emission((self._second + 1) * PS_PER_S)
+        if self._intake.watermark_ps < stop_ps and not (
+            self._intake.ended and self._intake.watermark_ps >= self._start_ps(link)
+        ):
+            return False
+        self._analyse(link, self._second, self._intake.take_until(stop_ps))
+        self._second += 1
+        self.progress.analysed_utc_ns = link.terms.epoch_utc_ns + self._second * 1_000_000_000
+        return True
+
+    def _start_ps(self, link: _Link) -> int:
+        return link.emission.tag_time_of_emission(self._second * PS_PER_S)
+
+    def _analyse(self, link: _Link, second: int, block: TagBlock) -> None:
+        """One second of emission time: count, synchronise, gate, ask."""
+        window_start_ps = (self._plan.window_start_utc_ns - link.terms.epoch_utc_ns) * PS_PER_NS
+        window_stop_ps = (self._plan.window_stop_utc_ns - link.terms.epoch_utc_ns) * PS_PER_NS
+        received = link.emission.received_ps(block.time_ps)
+        counted = (received >= window_start_ps) & (received < window_stop_ps)
+        bins = (received - window_start_ps) // PS_PER_S
+        self.tallies.add_tags(bins[counted], block.channel[counted])
+
+        emitted = link.emission.emitted_ps(block.time_ps)
+        delays = np.array(self._plan.delays_ps, np.int64)
+        emitted_of_light = emitted - delays[block.channel]
+        edges_ps = np.arange(second * PS_PER_S, (second + 1) * PS_PER_S + 1, link.clock.window_ps)
+        cuts = np.searchsorted(emitted, edges_ps)
+        cuts[0], cuts[-1] = 0, block.time_ps.size
+        slots, kept = [], []
+        for number, (start, stop) in enumerate(pairwise(cuts)):
+            window = int(edges_ps[number]) // link.clock.window_ps
+            part = slice(int(start), int(stop))
+            channel, light = block.channel[part], emitted_of_light[part]
+            fit = link.clock.fit(window, light[channel == _SYNC])
+            inside_window = self._overlaps_window(
+                link, int(edges_ps[number]), window_start_ps, window_stop_ps
+            )
+            if not self._usable(link, fit, int(edges_ps[number]), inside_window):
+                continue
+            assert fit is not None
+            clicks = np.flatnonzero((channel < 4) & counted[part])
+            gated = gate(
+                light[clicks],
+                fit,
+                link.clock.centre_ps(window),
+                link.clock.window_ps / 2,
+                link.slot_period_ps,
+                self._plan.analysis.gate_half_width_ps,
+            )
+            self.tallies.add_phases(gated.phase_ps, channel[clicks], link.slot_period_ps)
+            inside = np.flatnonzero(gated.inside)
+            slots.append(gated.slot[inside])
+            kept.append(clicks[inside] + int(start))
+        if not kept:
+            return
+        where = np.concatenate(kept)
+        slot = np.concatenate(slots)
+        self.tallies.add_gated(bins[where])
+        if self._observer is not None:
+            self._observer(block.time_ps[where], slot)
+        self._ask(second, np.stack((slot, block.channel[where].astype(np.int64), bins[where])))
+
+    def _overlaps_window(self, link: _Link, edge_ps: int, start_ps: int, stop_ps: int) -> bool:
+        time_of_flight_ps = 10**10  # at most: light comes from less than 3,000 km
+        return edge_ps + link.clock.window_ps + time_of_flight_ps > start_ps and edge_ps < stop_ps
+
+    def _usable(self, link: _Link, fit: ClockFit | None, edge_ps: int, inside_window: bool) -> bool:
+        """Whether clicks of this synchronisation window may count, and the books about it."""
+        if fit is not None and inside_window:
+            self.sync.used += fit.pulses_used
+            self.sync.rejected += fit.pulses_rejected
+            self.sync.square_sum_ps2 += fit.residual_square_sum_ps2
+        elif inside_window:
+            self.sync.windows_without_clock += 1
+        if self._intake.gaps:
+            start = link.emission.tag_time_of_emission(edge_ps)
+            stop = link.emission.tag_time_of_emission(edge_ps + link.clock.window_ps)
+            if any(gap.start_ps < stop and gap.stop_ps > start for gap in self._intake.gaps):
+                self.sync.windows_excluded += inside_window
+                return False
+        return fit is not None
+
+    def _ask(self, second: int, clicks: NDArray[np.int64], last: bool = False) -> None:
+        """Merge clicks of one slot and ask for them; the last slot waits, the next second may add to it."""
+        clicks = np.concatenate((self._carry, clicks), axis=1)
+        if clicks.shape[1] == 0:
+            return
+        held = np.zeros(clicks.shape[1], bool) if last else clicks[0] == clicks[0].max()
+        self._carry, clicks = clicks[:, held], clicks[:, ~held]
+        merged = one_click_per_slot(
+            clicks[0], clicks[1].astype(np.uint8), self._plan.analysis.double_click_seed
+        )
+        self.tallies.double_clicks += merged.double_clicks
+        self.tallies.asked += merged.slot.size
+        for piece, start in enumerate(range(0, merged.slot.size, MAX_SLOTS_PER_ASK)):
+            part = slice(start, start + MAX_SLOTS_PER_ASK)
+            batch = 1000 * second + piece
+            self._asked[batch] = _Asked(merged.bit[part], merged.basis[part], clicks[2][merged.first[part]])
+            self._exchange.request(batch, merged.slot[part], merged.basis[part])
+
+    def _sift(self, answered: Answered) -> None:
+        asked = self._asked.pop(answered.batch)
+        at = answered.position
+        self.tallies.add_sifted(sift(asked.bit[at], answered.answer), asked.basis[at], asked.second[at])
+
+    def _finish(self) -> None:
+        self._ask(self._last_second, _no_clicks(), last=True)
+        self.finished = True
+
+
+def _no_clicks() -> NDArray[np.int64]:
+    """Rows: slot, detector, second of the window."""
+    return np.empty((3, 0), np.int64)
+
+
+def build(
+    recording: Recording,
+    transmitter: Transmitter | None = None,
+    answers_writer: StreamWriter | None = None,
+    observer: Observer | None = None,
+    earlier_answers: Recording | None = None,
+) -> Analysis:
+    """The analysis of a recording. Live, `transmitter` and `answers_writer` are given, and `earlier_answers`
+    is the same recording opened without following, for what a predecessor had been answered."""
+    answers = (earlier_answers or recording).stream("answers")
+    return Analysis(
+        PassPlan.from_manifest(recording.manifest),
+        TagIntake(recording.stream("tags")),
+        Telemetry(recording.stream("telemetry")),
+        Exchange(RecordedAnswers(answers), transmitter, answers_writer),
+        observer,
+    )

@@ -1,0 +1,179 @@
+"""The classical exchange: what was already answered is read from the recording, the rest is asked for.
+
+Every answer is recorded before it is used. A restarted analysis finds its predecessor's answers there and
+asks only for what is missing; a replay has no transmitter and finds all of them there.
+"""
+
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from groundstation.clock import parse_utc, utc_text
+from groundstation.instruments import Transmitter, TransmitterTerms
+from groundstation.recording.reader import StreamReader
+from groundstation.recording.segment import Segment
+from groundstation.recording.writer import StreamWriter
+
+#: The largest batch of one message (docs/classical-channel.md).
+MAX_SLOTS_PER_ASK = 65_536
+
+
+class Answered(NamedTuple):
+    """Answers to one batch: `position` (n,) in the batch's slots, `answer` (n,) uint8; a slot may be missing."""
+
+    batch: int
+    position: NDArray[np.int64]
+    answer: NDArray[np.uint8]
+
+
+class RecordedAnswers:
+    """The `answers` stream of a recording, read forward only as far as it is needed."""
+
+    def __init__(self, stream: StreamReader) -> None:
+        self._stream = stream
+        self._batches: dict[int, tuple[NDArray[np.int64], NDArray[np.uint8]]] = {}
+        self._terms: TransmitterTerms | None = None
+
+    def terms(self) -> TransmitterTerms | None:
+        """What the transmitter said of its signal, if it was recorded."""
+        while self._terms is None and self._read():
+            pass
+        return self._terms
+
+    def find(self, batch: int, slots: NDArray[np.int64]) -> Answered | None:
+        """The recorded answers to a batch; None when there are none."""
+        while batch not in self._batches and self._read():
+            pass
+        recorded = self._batches.pop(batch, None)
+        if recorded is None:
+            return None
+        known, answer = recorded
+        if np.array_equal(known, slots):
+            return Answered(batch, np.arange(slots.size), answer)
+        _, position, which = np.intersect1d(slots, known, assume_unique=True, return_indices=True)
+        return Answered(batch, position, answer[which])
+
+    def _read(self) -> bool:
+        """Read a few segments more; False at the end."""
+        items = self._stream.poll()
+        for item in items:
+            if isinstance(item, Segment):
+                self._take(item)
+        return bool(items) or not self._stream.ended
+
+    def _take(self, segment: Segment) -> None:
+        if self._terms is None and isinstance(terms := segment.notes.get("terms"), dict):
+            self._terms = _terms_from_notes(terms)
+        table = segment.tables.get("answers")
+        if table is None or table["batch"].size == 0:
+            return
+        batch = table["batch"]
+        edges = np.flatnonzero(np.concatenate(([True], batch[1:] != batch[:-1], [True])))
+        for start, stop in pairwise(edges):
+            part = slice(int(start), int(stop))
+            number = int(batch[start])
+            slots, answers = table["slot"][part], table["answer"][part]
+            if number in self._batches:  # a batch that a re-cutting spread over two segments
+                earlier = self._batches[number]
+                slots, answers = np.concatenate((earlier[0], slots)), np.concatenate((earlier[1], answers))
+            self._batches[number] = (slots, answers)
+
+
+class Exchange:
+    """Gets every batch answered, from the recording or from the transmitter, or gives up on it."""
+
+    def __init__(
+        self, recorded: RecordedAnswers, transmitter: Transmitter | None, writer: StreamWriter | None
+    ) -> None:
+        """Without a transmitter (a replay) the writer is not needed either."""
+        self._recorded = recorded
+        self._transmitter = transmitter
+        self._writer = writer
+        self._asked: dict[int, NDArray[np.int64]] = {}
+        self._found: list[Answered] = []
+        self._terms: TransmitterTerms | None = None
+
+    def terms(self) -> TransmitterTerms | None:
+        """The transmitter's terms, recorded before they are used."""
+        if self._terms is None:
+            self._terms = self._recorded.terms()
+        if self._terms is None and self._transmitter is not None and self._writer is not None:
+            self._terms = self._transmitter.terms()
+            self._writer.publish({}, {"terms": _terms_to_notes(self._terms)})
+        return self._terms
+
+    @property
+    def unanswered_batches(self) -> int:
+        """How many batches are on their way."""
+        return len(self._asked)
+
+    def request(self, batch: int, slots: NDArray[np.int64], bases: NDArray[np.uint8]) -> None:
+        """Ask for a batch of strictly ascending slots, at most `MAX_SLOTS_PER_ASK`."""
+        answered = self._recorded.find(batch, slots)
+        if answered is not None:
+            self._found.append(answered)
+        elif self._transmitter is not None:
+            self._asked[batch] = slots
+            self._transmitter.ask(batch, slots, bases)
+
+    def poll(self, timeout_s: float = 0.0) -> list[Answered]:
+        """The batches answered since the last call, safely on disk."""
+        found, self._found = self._found, []
+        if self._transmitter is None or self._writer is None or not self._asked:
+            return found
+        fresh = [a for a in self._transmitter.answers(timeout_s) if a.batch in self._asked]
+        if fresh:
+            slots = [self._asked.pop(a.batch) for a in fresh]
+            self._writer.publish(
+                {
+                    "answers": {
+                        "batch": np.repeat([a.batch for a in fresh], [s.size for s in slots]).astype(
+                            np.int64
+                        ),
+                        "slot": np.concatenate(slots),
+                        "answer": np.concatenate([a.answers for a in fresh]),
+                    }
+                }
+            )
+            found += [Answered(a.batch, np.arange(a.answers.size), a.answers) for a in fresh]
+        return found
+
+    def close(self) -> None:
+        """End the `answers` stream."""
+        if self._writer is not None:
+            self._writer.publish({}, end=True)
+            self._writer.close()
+        if self._transmitter is not None:
+            self._transmitter.close()
+
+
+def _terms_to_notes(terms: TransmitterTerms) -> dict[str, object]:
+    return {
+        "transmitter": terms.transmitter,
+        "epoch_utc": utc_text(terms.epoch_utc_ns, 9),
+        "slot_rate_hz": terms.slot_rate_hz,
+        "beacon_rate_hz": terms.beacon_rate_hz,
+        "intensities": list(terms.intensities),
+        "probabilities": list(terms.probabilities),
+        "disclosed_signal_fraction": terms.disclosed_signal_fraction,
+    }
+
+
+def _terms_from_notes(notes: dict[str, object]) -> TransmitterTerms:
+    return TransmitterTerms(
+        str(notes["transmitter"]),
+        parse_utc(str(notes["epoch_utc"])),
+        int(str(notes["slot_rate_hz"])),
+        int(str(notes["beacon_rate_hz"])),
+        _three(notes["intensities"]),
+        _three(notes["probabilities"]),
+        float(str(notes["disclosed_signal_fraction"])),
+    )
+
+
+def _three(values: object) -> tuple[float, float, float]:
+    assert isinstance(values, list)
+    signal, decoy, vacuum = (float(v) for v in values)
+    return signal, decoy, vacuum

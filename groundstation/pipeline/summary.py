@@ -1,0 +1,131 @@
+"""From tallies, telemetry and the books to the result of a pass, with plain sentences about what is wrong."""
+
+import numpy as np
+from scipy.interpolate import CubicSpline
+
+from groundstation.core.timebase import PS_PER_S, EmissionTime
+from groundstation.instruments import TransmitterTerms
+from groundstation.pipeline.intake import TagIntake
+from groundstation.pipeline.result import PassResult
+from groundstation.pipeline.settings import PassPlan
+from groundstation.pipeline.tallies import SyncBook, Tallies
+from groundstation.pipeline.telemetry import Telemetry
+
+#: With a wrong numbering the transmitter's states are unrelated to ours and half of the bits differ.
+_CONFIRM_BITS, _CONFIRM_QBER = 200, 0.25
+
+
+def summarise(
+    plan: PassPlan,
+    tallies: Tallies,
+    sync: SyncBook,
+    intake: TagIntake,
+    telemetry: Telemetry,
+    emission: EmissionTime | None,
+    terms: TransmitterTerms | None,
+    refusal: str,
+) -> PassResult:
+    """Everything the report is made of."""
+    losses = _losses(plan, intake, emission, terms)
+    remarks = losses + _analysis_remarks(tallies, refusal)
+    path = telemetry.path or {c: np.empty(0) for c in ("utc_ns", "azimuth_deg", "elevation_deg", "range_km")}
+    mount = telemetry.mount(plan.window_start_utc_ns, plan.window_stop_utc_ns)
+    fit_s = plan.analysis.beacon_pulses_per_fit / terms.beacon_rate_hz if terms else 0.0
+    rms = float(np.sqrt(sync.square_sum_ps2 / sync.used)) if sync.used else 0.0
+    ledger = intake.ledger
+    return PassResult(
+        mode=plan.mode,
+        complete=not losses,
+        remarks=tuple(remarks),
+        station=plan.station,
+        satellite=plan.satellite,
+        window_start_utc_ns=plan.window_start_utc_ns,
+        window_stop_utc_ns=plan.window_stop_utc_ns,
+        slot_period_ps=PS_PER_S // terms.slot_rate_hz if terms else 0,
+        gate_half_width_ps=plan.analysis.gate_half_width_ps,
+        detections=tallies.detections,
+        gated=tallies.gated,
+        double_clicks=tallies.double_clicks,
+        unanswered=tallies.asked - int(tallies.answered.sum()),
+        sifted=tallies.sifted,
+        errors=tallies.errors,
+        answered=tallies.answered,
+        tags_per_second=tallies.tags_per_second,
+        gated_per_second=tallies.gated_per_second,
+        signal_per_second=tallies.signal_per_second,
+        disclosed_per_second=tallies.disclosed_per_second,
+        errors_per_second=tallies.errors_per_second,
+        range_km_per_second=_range_per_second(plan, tallies.seconds, path),
+        phase_histogram=tallies.phase_histogram,
+        path_utc_ns=path["utc_ns"].astype(np.int64),
+        path_azimuth_deg=path["azimuth_deg"].astype(np.float64),
+        path_elevation_deg=path["elevation_deg"].astype(np.float64),
+        path_range_km=path["range_km"].astype(np.float64),
+        mount_utc_ns=mount["utc_ns"].astype(np.int64),
+        mount_azimuth_deg=mount["azimuth_deg"].astype(np.float64),
+        mount_elevation_deg=mount["elevation_deg"].astype(np.float64),
+        pointing_error_arcsec=mount["error_arcsec"].astype(np.float64),
+        beacon_residual_rms_ps=rms,
+        beacon_pulses_used=sync.used,
+        beacon_pulses_rejected=sync.rejected,
+        unsynchronised_s=sync.windows_without_clock * fit_s,
+        excluded_s=sync.windows_excluded * fit_s,
+        ledger_seen=ledger.seen,
+        ledger_recorded=ledger.recorded,
+        ledger_dropped=ledger.dropped,
+        ledger_missed=ledger.missed,
+        gaps=tuple(intake.gaps),
+    )
+
+
+def _losses(
+    plan: PassPlan, intake: TagIntake, emission: EmissionTime | None, terms: TransmitterTerms | None
+) -> list[str]:
+    """Why the recording does not hold the whole planned window; empty when it does."""
+    sentences = []
+    if not intake.complete:
+        sentences.append("The recording of tags was not closed in order or parts of it are damaged.")
+    if emission is None or terms is None or intake.first_ps is None:
+        sentences.append(
+            "Nothing could be placed in UTC, so it is not known whether the window was recorded."
+        )
+    else:
+        ends = emission.received_ps(np.array([intake.first_ps, intake.last_ps]))
+        first_ns, last_ns = (terms.epoch_utc_ns + int(e) // 1000 for e in ends)
+        if first_ns > plan.window_start_utc_ns:
+            late_s = (first_ns - plan.window_start_utc_ns) * 1e-9
+            sentences.append(f"Recording began {late_s:.1f} s after the window opened.")
+        if last_ns < plan.window_stop_utc_ns - 100_000_000:
+            early_s = (plan.window_stop_utc_ns - last_ns) * 1e-9
+            sentences.append(f"Recording ended {early_s:.1f} s before the window closed.")
+    if intake.gaps:
+        sentences.append(f"{len(intake.gaps)} gaps with unaccounted tags are excluded.")
+    if dropped := sum(intake.ledger.dropped.values()):
+        sentences.append(f"{dropped} tags were seen and not recorded.")
+    if intake.ledger.missed:
+        sentences.append(f"The tagger lost {intake.ledger.missed} events.")
+    return sentences
+
+
+def _analysis_remarks(tallies: Tallies, refusal: str) -> list[str]:
+    sentences = []
+    if refusal:
+        sentences.append(f"Synchronisation refused: {refusal}.")
+    if unanswered := tallies.asked - int(tallies.answered.sum()):
+        sentences.append(f"The transmitter did not answer for {unanswered} slots; they are left out.")
+    errors, bits = tallies.signal_qber()
+    if bits >= _CONFIRM_BITS and errors > _CONFIRM_QBER * bits:
+        sentences.append(
+            f"{errors} of {bits} disclosed bits differ: the slot numbering is not confirmed, "
+            "and no key may be made of these bits."
+        )
+    return sentences
+
+
+def _range_per_second(plan: PassPlan, seconds: int, path: dict[str, np.ndarray]) -> np.ndarray:
+    """Range in the middle of each second of the window, in km."""
+    if path["utc_ns"].size < 4:
+        return np.zeros(seconds)
+    knots_s = (path["utc_ns"] - plan.window_start_utc_ns) * 1e-9
+    spline = CubicSpline(knots_s, path["range_km"])
+    return np.asarray(spline(np.arange(seconds) + 0.5), dtype=np.float64)

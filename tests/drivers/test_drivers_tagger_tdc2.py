@@ -1,0 +1,284 @@
+"""The a1 stream: any cut gives the same events, no damage gives wrong ones, fpfind reads the same."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fpfind.lib import parse_timestamps
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scripted_far_end import SocketLine, serving
+
+from drivers.tagger_tdc2 import A1Decoder, Tdc2Tagger, connect
+from groundstation.clock import SystemClock
+from groundstation.errors import BadInput, TransportLost, TransportTimeout, WireError, WrongInstrument
+from groundstation.instruments import PatternBlock
+
+CLOCK = SystemClock()
+DUMMY = 0x10
+TURN = 1 << 54
+
+
+def encode(ticks: NDArray[np.int64], low: NDArray[np.int64]) -> bytes:
+    return ((ticks.astype(np.uint64) << np.uint64(10)) | low.astype(np.uint64)).astype("<u8").tobytes()
+
+
+def a_stream(
+    n: int, seed: int = 1, start: int = 5_000_000_000
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Photons on four inputs, the beacon (input pattern 5), coincident inputs and dummies, about 1 Mcps."""
+    rng = np.random.default_rng(seed)
+    ticks = (start + np.cumsum(rng.integers(0, 512_000, n))) % TURN
+    return ticks, rng.choice([1, 2, 4, 8, 5, 15, DUMMY], n, p=[0.2, 0.2, 0.2, 0.2, 0.1, 0.05, 0.05])
+
+
+def decode(data: bytes, cuts: list[int] | None = None) -> tuple[PatternBlock, A1Decoder]:
+    """Everything in one block, fed in the pieces that `cuts` makes."""
+    decoder = A1Decoder()
+    edges = [0, *sorted(cuts or []), len(data)]
+    blocks = [decoder.feed(data[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
+    notes = tuple(note for block in blocks for note in block.notes)
+    times, patterns = np.concatenate([b.time_ps for b in blocks]), np.concatenate([b.pattern for b in blocks])
+    return PatternBlock(times, patterns, blocks[-1].latest_ps, None, notes), decoder
+
+
+def exact_ps(ticks: NDArray[np.int64]) -> list[int]:
+    """floor(ticks x 125 / 32) in Python's unbounded integers."""
+    return [int(tick) * 125 // 32 for tick in ticks]
+
+
+def test_times_are_the_floor_of_the_ticks_and_dummies_are_no_events() -> None:
+    ticks, low = a_stream(5000)
+    block, decoder = decode(encode(ticks, low))
+    events = low != DUMMY
+    assert block.time_ps.tolist() == exact_ps(ticks[events])
+    assert block.pattern.tolist() == low[events].tolist()
+    assert (block.time_ps.dtype, block.pattern.dtype) == (np.int64, np.uint8)
+    assert block.latest_ps == exact_ps(ticks)[-1]
+    assert (block.missed, block.notes, decoder.first_tick) == (None, (), int(ticks[0]))
+
+
+def test_fpfind_finds_the_same_events_in_the_same_file(tmp_path: Path) -> None:
+    ticks, low = a_stream(20_000, seed=7)
+    path = tmp_path / "stream.a1"
+    path.write_bytes(encode(ticks, low))
+    their_ticks, their_patterns = parse_timestamps.read_a1(
+        str(path), resolution=parse_timestamps.TSRES.PS4, fractional=False, ignore_rollover=True
+    )
+    block, _ = decode(path.read_bytes())
+    assert block.time_ps.tolist() == exact_ps(their_ticks)
+    assert block.pattern.tolist() == their_patterns.tolist()
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 8 * 300), max_size=12), st.integers(0, 2**32), st.integers(0, 3))
+def test_any_cut_of_the_bytes_gives_the_same_events(cuts: list[int], seed: int, damage: int) -> None:
+    ticks, low = a_stream(300, seed, start=TURN - 40_000_000)
+    data = encode(ticks, low)
+    if damage == 1:
+        data = data[:801] + data[804:]
+    elif damage == 2:
+        data = data[:800] + bytes(24) + data[800:1600] + b"\xff" * 13 + data[1600:]
+    elif damage == 3:
+        data = data[3:]
+    whole, _ = decode(data)
+    pieces, _ = decode(data, cuts)
+    assert pieces.time_ps.tolist() == whole.time_ps.tolist()
+    assert pieces.pattern.tolist() == whole.pattern.tolist()
+    assert pieces.latest_ps == whole.latest_ps
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=600), st.lists(st.integers(0, 600), max_size=4))
+def test_arbitrary_bytes_raise_only_our_error_and_never_give_times_that_decrease(
+    data: bytes, cuts: list[int]
+) -> None:
+    decoder, last_ps = A1Decoder(), -1
+    edges = [0, *sorted(cuts), len(data)]
+    for a, b in zip(edges, edges[1:], strict=False):
+        try:
+            block = decoder.feed(data[a:b])
+        except WireError:
+            return
+        steps = np.diff(np.concatenate(([last_ps], block.time_ps, [block.latest_ps])))
+        assert np.all(steps[: len(block.time_ps) + 1] >= 0) or last_ps == -1
+        last_ps = max(last_ps, block.latest_ps)
+
+
+def test_the_time_goes_on_where_its_54_bits_wrap_around() -> None:
+    ticks, low = a_stream(4000, start=TURN - 300_000_000)
+    block, _ = decode(encode(ticks, low))
+    unwrapped = ticks + np.where(ticks < TURN // 2, TURN, 0)
+    assert (np.diff(ticks) < 0).sum() == 1
+    assert block.time_ps.tolist() == exact_ps(unwrapped[low != DUMMY])
+    assert np.all(np.diff(block.time_ps) >= 0)
+
+
+def test_twenty_days_unwrap_without_overflow() -> None:
+    step = 1 << 39  # 2.1 s, so 2^15 words a turn
+    ticks = (np.arange(25 * (1 << 15), dtype=np.int64) * step) % TURN
+    block, _ = decode(encode(ticks + 1, np.ones_like(ticks)))
+    assert block.time_ps[-1] == (int(25 * (1 << 15) - 1) * step + 1) * 125 // 32
+    assert block.notes == ()
+
+
+def test_void_words_are_skipped_silently() -> None:
+    ticks, low = a_stream(1000)
+    data = encode(ticks, low)
+    block, decoder = decode(bytes(80) + data[:4000] + bytes(8) + data[4000:] + bytes(16))
+    assert block.time_ps.tolist() == exact_ps(ticks[low != DUMMY])
+    assert (block.notes, decoder.dropped_bytes) == ((), 0)
+
+
+@pytest.mark.parametrize("lost", range(1, 8))
+def test_lost_bytes_cost_the_words_they_hit_and_are_noted(lost: int) -> None:
+    ticks, low = a_stream(2000)
+    data = encode(ticks, low)
+    block, _ = decode(data[: 8000 + 3] + data[8000 + 3 + lost :])
+    survivors = np.delete(np.arange(2000), [1000] if lost <= 5 else [1000, 1001])
+    expected = exact_ps(ticks[survivors[low[survivors] != DUMMY]])
+    assert block.time_ps.tolist() == expected
+    assert any("to find the words again" in note for note in block.notes)
+
+
+@pytest.mark.parametrize("offset", range(1, 8))
+def test_a_stream_that_begins_inside_a_word_is_aligned(offset: int) -> None:
+    ticks, low = a_stream(500)
+    block, _ = decode(encode(ticks, low)[offset:])
+    assert block.time_ps.tolist() == exact_ps(ticks[1:][low[1:] != DUMMY])
+
+
+def test_a_single_word_out_of_time_is_dropped_and_noted() -> None:
+    ticks, low = a_stream(1000)
+    low[:] = 1
+    for wrong in (0, int(ticks[500]) - 1000, int(ticks[500]) + (1 << 50)):
+        damaged = np.insert(ticks, 501, wrong)
+        block, decoder = decode(encode(damaged, np.ones_like(damaged)))
+        assert block.time_ps.tolist() == exact_ps(ticks)
+        assert decoder.dropped_bytes == 8
+        assert "dropped words" in block.notes[0]
+
+
+def test_a_long_silence_is_noted_and_loses_nothing() -> None:
+    ticks, low = a_stream(1000)
+    ticks[500:] += 60 * 256 * 10**9
+    block, _ = decode(encode(ticks, low))
+    assert block.time_ps.tolist() == exact_ps(ticks[low != DUMMY])
+    assert "silent for 60.0 s" in block.notes[0]
+
+
+def test_a_restarted_clock_ends_the_stream_after_the_events_before_it() -> None:
+    ticks, low = a_stream(100, start=1 << 45)
+    again, low_again = a_stream(100, start=0)
+    decoder = A1Decoder()
+    block = decoder.feed(encode(ticks, low) + encode(again, low_again))
+    assert block.time_ps.tolist() == exact_ps(ticks[low != DUMMY])
+    with pytest.raises(WireError, match="restarted"):
+        decoder.feed(b"")
+
+
+# --- The driver, on a loopback stream
+
+
+def talk(*pieces: bytes) -> tuple[threading.Event, Callable[[SocketLine], None]]:
+    done = threading.Event()
+
+    def serve(line: SocketLine) -> None:
+        for piece in pieces:
+            line.send(piece)
+        done.wait(10.0)
+
+    return done, serve
+
+
+def test_identification_keeps_the_events_that_it_watched() -> None:
+    ticks, low = a_stream(50)
+    data = encode(ticks, low)
+    done, serve = talk(data[:13], data[13:])
+    with serving(serve) as address:
+        tagger = connect(address, CLOCK, {})
+        assert isinstance(tagger, Tdc2Tagger)
+        times: list[int] = []
+        while len(times) < (low != DUMMY).sum():
+            times += tagger.read(5.0).time_ps.tolist()
+        assert times == exact_ps(ticks[low != DUMMY])
+        assert tagger.first_tick == ticks[0]
+        assert tagger.resolution_ps == 3.90625
+        assert tagger.read(0.0).time_ps.size == 0
+        tagger.close()
+        tagger.close()
+        done.set()
+
+
+def test_dummies_alone_identify_the_tagger() -> None:
+    done, serve = talk(encode(np.arange(8) * 1_000_000, np.full(8, DUMMY)))
+    with serving(serve) as address:
+        tagger = connect(address, CLOCK, {"timeout_s": 5.0})
+        block = tagger.read(0.0)
+        assert (block.time_ps.size, block.latest_ps) == (0, 7_000_000 * 125 // 32)
+        tagger.close()
+        done.set()
+
+
+def test_a_stream_that_ends_is_lost_after_its_last_event() -> None:
+    ticks, low = a_stream(20)
+    with serving(lambda line: (line.send(encode(ticks, low)), line.close()) and None) as address:
+        tagger = connect(address, CLOCK, {})
+        assert tagger.read(1.0).latest_ps == exact_ps(ticks)[-1]
+        with pytest.raises(TransportLost):
+            tagger.read(1.0)
+        tagger.close()
+
+
+def test_silence_and_a_few_bytes_are_timeouts() -> None:
+    for sent in (b"", bytes(64), b"\x01\x02\x03"):
+        done, serve = talk(sent)
+        with serving(serve) as address:
+            with pytest.raises(TransportTimeout, match=f"sent {len(sent)} bytes"):
+                connect(address, CLOCK, {"timeout_s": 0.1})
+            done.set()
+
+
+@pytest.mark.parametrize(
+    "other", [b"HTTP/1.1 400 Bad Request\r\n" * 50, np.random.default_rng(3).bytes(4096)]
+)
+def test_anything_else_that_talks_is_the_wrong_instrument(other: bytes) -> None:
+    done, serve = talk(other)
+    with serving(serve) as address:
+        with pytest.raises(WrongInstrument, match="no TDC2 event stream"):
+            connect(address, CLOCK, {"timeout_s": 2.0})
+        done.set()
+
+
+def test_the_legacy_word_order_is_the_wrong_instrument() -> None:
+    ticks, low = a_stream(500)
+    swapped = np.frombuffer(encode(ticks, low), "<u4").reshape(-1, 2)[:, ::-1].tobytes()  # readevents7 -X
+    done, serve = talk(swapped)
+    with serving(serve) as address:
+        with pytest.raises(WrongInstrument, match="without -X"):
+            connect(address, CLOCK, {"timeout_s": 2.0})
+        done.set()
+
+
+def test_an_unknown_setting_names_the_nearest() -> None:
+    with pytest.raises(BadInput, match='nearest one is "timeout_s"'):
+        connect("tcp://127.0.0.1:1", CLOCK, {"time_out": 1})
+
+
+@pytest.mark.slow
+def test_decoding_keeps_up_with_fifty_million_words_a_second() -> None:
+    """Measured 200 million a second on one core; the limit leaves room for a busy machine."""
+    import time
+
+    ticks, low = a_stream(4_000_000)
+    data = encode(ticks, low)
+    best_s = 9.0
+    for _ in range(3):
+        decoder, started = A1Decoder(), time.perf_counter()
+        for at in range(0, len(data), 1 << 20):
+            decoder.feed(data[at : at + (1 << 20)])
+        best_s = min(best_s, time.perf_counter() - started)
+    assert len(ticks) / best_s > 50e6
