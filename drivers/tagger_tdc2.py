@@ -8,6 +8,7 @@ Source: pyS15 `timestamp7.py`; qcrypto `timestamp7/readevents7.c`.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,7 +30,7 @@ _WRAP_PS = (1 << (_TICK_BITS - 5)) * 125  # 2^54 ticks, exactly
 _MAX_STEP_TICKS = 1 << 40  # 4.3 s: the beacon, the 1PPS and the dummies come far more often
 _SURE_STEP_TICKS = 1 << 32  # 17 ms: a longer step counts only when the next word confirms it
 _RUN_WORDS = 8  # as many words must agree before a new alignment is believed
-_MAX_RUN_WORDS = 4 * _RUN_WORDS  # with the void words in between
+_WINDOW_WORDS = 1 << 11  # in which they are looked for, with void words in between
 _GARBAGE_BYTES = 1024  # that many without a single word are no slip
 _JUMPS = "dropped words whose times go back or jump"
 _BLOCK_WORDS = 1 << 14  # 128 kB stay in the cache; measured 200 M words/s in reads of 1 MB
@@ -54,7 +55,8 @@ class A1Decoder:
     themselves wins, one that continues the last time before all others; the bytes before it are dropped and
     noted, and in mid-stream one word more, which may be made of two. A run that agrees with itself but lies
     in the past is dropped when it is less than 4.3 s back (the last good time was itself wrong); otherwise
-    the device's clock was restarted, its times mean nothing any more and every further `feed` raises WireError.
+    the device's clock was restarted, its times mean nothing any more, and every further `feed` raises
+    WireError.
     """
 
     def __init__(self) -> None:
@@ -66,6 +68,8 @@ class A1Decoder:
         self._drops: dict[str, int] = {}  # why -> bytes, since the last block
         self.first_tick: int | None = None
         """Time of the first plausible word in 1/256 ns; dummies count."""
+        self.start_offset_bytes = 0
+        """How far inside a word the stream began."""
         self.words = 0
         """Plausible words so far; dummies count."""
         self.dropped_bytes = 0
@@ -96,11 +100,13 @@ class A1Decoder:
             start += 8 * used
             block = _BLOCK_WORDS
             if used < len(words):
+                block = _WINDOW_WORDS  # where one word is bad, the next may be
+                if used:
+                    continue
                 dropped = self._examine_suspects(stream, start)
                 if dropped is None:
                     break
                 start += dropped
-                block = _MAX_RUN_WORDS  # where one word is bad, the next may be
         self._rest = b"" if self._restarted else stream[start:]
         return PatternBlock(*_trimmed(times, patterns, filled), self.latest_ps, None, self._take_notes())
 
@@ -117,16 +123,18 @@ class A1Decoder:
             return len(words), self._emit(words, ticks, times, patterns)
         if (voids := words == 0).any():
             return self._accept_without_voids(words, voids, times, patterns)
-        unsure = np.flatnonzero((steps < 0) | (steps > _SURE_STEP_TICKS))
-        good = int(unsure[0]) if len(unsure) else len(words)
-        events = self._emit(words[:good], ticks[:good], times, patterns) if good else 0
-        if not self._is_confirmed(ticks[good : good + 2].tolist()):
-            return good, events
-        if ticks[good] < self._last_tick:  # the 54 bits wrapped around
-            self._wraps += 1
-        following = slice(good, good + 1)
-        events += self._emit(words[following], ticks[following], times[events:], patterns[events:])
-        return good + 1, events
+        after = steps & _TICK_MASK
+        plausible, confirmed = after <= _MAX_STEP_TICKS, after <= _SURE_STEP_TICKS
+        confirmed[:-1] |= plausible[:-1] & plausible[1:]
+        good = len(words) if confirmed.all() else int(np.argmin(confirmed))
+        wraps = np.flatnonzero(steps[:good] < 0).tolist()  # where the 54 bits wrapped around
+        events = 0
+        for wrapped, (begin, end) in enumerate(pairwise((0, *wraps, good))):
+            self._wraps += wrapped > 0
+            if begin < end:
+                part = slice(begin, end)
+                events += self._emit(words[part], ticks[part], times[events:], patterns[events:])
+        return good, events
 
     def _accept_without_voids(
         self, words: Words, voids: NDArray[np.bool_], times: Words, patterns: NDArray[np.uint8]
@@ -170,20 +178,19 @@ class A1Decoder:
 
     def _examine_suspects(self, stream: bytes, start: int) -> int | None:
         """How many bytes to drop from `start`, where a word is not plausible; None to wait for more bytes."""
-        run = np.frombuffer(stream, "<i8", min(_MAX_RUN_WORDS, (len(stream) - start) // 8), start)
-        suspects = 0
-        for index, word in enumerate(run.tolist()):
-            if word == 0:
-                continue
-            if self._is_plausible((word >> 10) & _TICK_MASK):
-                if suspects == 0:  # by itself it could be good, but nothing behind it confirms it (yet)
-                    return None if not run[index + 1 :].any() else self._drop(8 * (index + 1), _JUMPS)
-                return self._drop(8 * index, _JUMPS)
-            suspects += 1
-            if suspects == _RUN_WORDS:
+        window = np.frombuffer(stream, "<i8", min(_WINDOW_WORDS, (len(stream) - start) // 8), start)
+        where = np.flatnonzero(window)[: _RUN_WORDS + 1].tolist()
+        ticks = [(int(window[index]) >> 10) & _TICK_MASK for index in where]
+        for suspects, index in enumerate(where[:_RUN_WORDS]):
+            if self._is_plausible(ticks[suspects]):
+                if self._is_confirmed(ticks[suspects : suspects + 2]):
+                    return self._drop(8 * index, "dropped words whose times go back or jump")
+                if suspects + 1 == len(where):
+                    break  # the next word decides
+            if suspects + 1 == _RUN_WORDS:
                 return self._realign(stream[start : start + 8 * (index + 1)])
-        if len(run) == _MAX_RUN_WORDS:
-            return self._drop(8 * len(run), "dropped bytes that hold hardly any words")
+        if len(window) == _WINDOW_WORDS:
+            return self._drop(8 * len(window), "dropped bytes that hold hardly any words")
         return None
 
     def _realign(self, run: bytes) -> int | None:
@@ -191,13 +198,15 @@ class A1Decoder:
         found = [a for offset in range(8) if (a := self._alignment(run, offset)) is not None]
         if not found:
             return self._drop(len(run), "dropped bytes that make no words of the a1 format")
-        best = min(
-            found, key=lambda a: (not a.continues, not a.low_bits_steady, a.span_ticks, a.offset_bytes)
-        )
-        first = _tick_at(run, best.offset_bytes)
-        if self._last_tick is not None and not best.continues:
-            back = (self._last_tick - first) & _TICK_MASK
-            if back <= _MAX_STEP_TICKS:
+        best = min(found, key=lambda a: (not a.continues, not a.low_bits_steady, a.span_ticks, a.offset_bytes))
+        skipped = best.offset_bytes
+        if skipped and self._last_tick is not None:
+            skipped += 8  # after a slip, the first word may be made of two
+        first = _tick_at(run, skipped)
+        if self._last_tick is None:
+            self.start_offset_bytes = best.offset_bytes
+        elif not best.continues:
+            if (self._last_tick - first) & _TICK_MASK <= _MAX_STEP_TICKS:
                 return self._drop(len(run), "dropped words older than the last good one")
             if first < self._last_tick:
                 self._restarted = (
@@ -205,15 +214,12 @@ class A1Decoder:
                     f"{first / 256e9:.3f} s: it was restarted; connect again and begin a new recording"
                 )
                 return None
-            self._notes.append(
-                f"the tagger was silent for {(first - self._last_tick) / 256e9:.1f} s of its time"
-            )
-        if self._last_tick is not None and first < self._last_tick:
+            silence_s = (first - self._last_tick) / 256e9
+            self._notes.append(f"the tagger was silent for {silence_s:.1f} s of its time")
+        elif first < self._last_tick:
             self._wraps += 1
         self._last_tick = first  # as if the word before had carried the same time: the next step is 0
-        return (
-            self._drop(best.offset_bytes, "dropped bytes to find the words again") if best.offset_bytes else 0
-        )
+        return self._drop(skipped, "dropped bytes to find the words again") if skipped else 0
 
     def _alignment(self, run: bytes, offset: int) -> _Alignment | None:
         """The words of `run` from byte `offset`, if their times are plausible among themselves."""
@@ -299,6 +305,11 @@ class Tdc2Tagger:
             data = self._link.read_available(max(0.0, left))
             received += len(data)
             self._kept.append(self._decoder.feed(data))
+            if self._decoder.start_offset_bytes == 4:
+                raise WrongInstrument(
+                    f"{self._link.address} sends a1 words with swapped halves, or begins in the middle of one; "
+                    "start its reader again as `readevents7 -a 1` without -X"
+                )
             hopeless = self._decoder.words == 0 and self._decoder.dropped_bytes >= _GARBAGE_BYTES
             if hopeless or (left <= 0.0 and self._decoder.dropped_bytes):
                 raise WrongInstrument(

@@ -15,6 +15,7 @@ from groundstation.instruments import Transmitter
 from groundstation.pipeline.analysis import Analysis, build
 from groundstation.pipeline.result import PassResult
 from groundstation.pipeline.settings import PassPlan
+from groundstation.pipeline.summary import numbering_confirmed
 from groundstation.recording.reader import Recording
 from groundstation.recording.writer import StreamWriter
 from groundstation.report.truth import TruthJudge
@@ -88,7 +89,7 @@ class Analyst:
         inside = 0 <= second < tallies.seconds
         errors, bits = tallies.signal_qber()
         return AnalysisStatus(
-            "finished" if self.analysis.finished else "following",
+            self._state(),
             analysed,
             float(tallies.gated_per_second[second]) if inside else 0.0,
             float(tallies.signal_per_second[second]) if inside else 0.0,
@@ -97,6 +98,12 @@ class Analyst:
             bits,
             self.analysis.unanswered_batches,
         )
+
+    def _state(self) -> str:
+        if self.analysis.finished:
+            return "finished"
+        confirmed = numbering_confirmed(self.analysis.tallies)
+        return {None: "synchronising", True: "numbering confirmed", False: "numbering NOT confirmed"}[confirmed]
 
     def _nothing_awaited(self, quiet_s: float) -> bool:
         if self.analysis.unanswered_batches and quiet_s < _ANSWER_PATIENCE_S:

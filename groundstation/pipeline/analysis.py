@@ -17,9 +17,10 @@ from groundstation.core.sifting import one_click_per_slot, sift
 from groundstation.core.synchronisation import BeaconClock, ClockFit
 from groundstation.core.tags import CHANNEL_NUMBER, TagBlock
 from groundstation.core.timebase import PS_PER_NS, PS_PER_S, EmissionTime
-from groundstation.instruments import Transmitter, TransmitterTerms
+from groundstation.instruments import Transmitter
 from groundstation.pipeline.exchange import MAX_SLOTS_PER_ASK, Answered, Exchange, RecordedAnswers
 from groundstation.pipeline.intake import TagIntake
+from groundstation.pipeline.link import Link
 from groundstation.pipeline.result import PassResult
 from groundstation.pipeline.settings import PassPlan
 from groundstation.pipeline.summary import summarise
@@ -40,17 +41,6 @@ class Progress:
 
     analysed_utc_ns: int = 0
     tags_read: int = 0
-    state: str = "waiting for the first 1PPS, the path and the transmitter"
-
-
-@dataclass(frozen=True)
-class _Link:
-    """Everything that is known once label, path and terms are there."""
-
-    terms: TransmitterTerms
-    emission: EmissionTime
-    clock: BeaconClock
-    slot_period_ps: int
 
 
 @dataclass(frozen=True)
@@ -78,7 +68,7 @@ class Analysis:
         self._telemetry = telemetry
         self._exchange = exchange
         self._observer = observer
-        self._link: _Link | None = None
+        self._link: Link | None = None
         self._second = 0
         self._last_second = 0
         self._carry = _no_clicks()
@@ -129,8 +119,7 @@ class Analysis:
             self.sync,
             self._intake,
             self._telemetry,
-            self._link.emission if self._link else None,
-            self._link.terms if self._link else None,
+            self._link,
             self._link.clock.refusal if self._link else self._missing(),
         )
 
@@ -143,7 +132,7 @@ class Analysis:
             return "the recording has no 1PPS tag with a UTC label"
         return "the transmitter's terms are not in the recording"
 
-    def _connect(self) -> _Link | None:
+    def _connect(self) -> Link | None:
         label, path = self._intake.label, self._telemetry.path
         if label is None or not path:
             return None
@@ -166,9 +155,9 @@ class Analysis:
             PS_PER_S // terms.beacon_rate_hz, settings.beacon_pulses_per_fit, uncertainty_s * PS_PER_S
         )
         self._second, self._last_second = emission.predicted_s
-        return _Link(terms, emission, clock, PS_PER_S // terms.slot_rate_hz)
+        return Link(terms, emission, clock, PS_PER_S // terms.slot_rate_hz)
 
-    def _process(self, link: _Link) -> bool:
+    def _process(self, link: Link) -> bool:
         """Analyse the next whole second of emission time, if all its tags are there."""
         if self._second >= self._last_second or self._intake.first_ps is None:
             return False
@@ -182,10 +171,10 @@ class Analysis:
         self.progress.analysed_utc_ns = link.terms.epoch_utc_ns + self._second * 1_000_000_000
         return True
 
-    def _start_ps(self, link: _Link) -> int:
+    def _start_ps(self, link: Link) -> int:
         return link.emission.tag_time_of_emission(self._second * PS_PER_S)
 
-    def _analyse(self, link: _Link, second: int, block: TagBlock) -> None:
+    def _analyse(self, link: Link, second: int, block: TagBlock) -> None:
         """One second of emission time: count, synchronise, gate, ask."""
         window_start_ps = (self._plan.window_start_utc_ns - link.terms.epoch_utc_ns) * PS_PER_NS
         window_stop_ps = (self._plan.window_stop_utc_ns - link.terms.epoch_utc_ns) * PS_PER_NS
@@ -234,25 +223,29 @@ class Analysis:
             self._observer(block.time_ps[where], slot)
         self._ask(second, np.stack((slot, block.channel[where].astype(np.int64), bins[where])))
 
-    def _overlaps_window(self, link: _Link, edge_ps: int, start_ps: int, stop_ps: int) -> bool:
+    def _overlaps_window(self, link: Link, edge_ps: int, start_ps: int, stop_ps: int) -> bool:
         time_of_flight_ps = 10**10  # at most: light comes from less than 3,000 km
         return edge_ps + link.clock.window_ps + time_of_flight_ps > start_ps and edge_ps < stop_ps
 
-    def _usable(self, link: _Link, fit: ClockFit | None, edge_ps: int, inside_window: bool) -> bool:
+    def _usable(self, link: Link, fit: ClockFit | None, edge_ps: int, inside_window: bool) -> bool:
         """Whether clicks of this synchronisation window may count, and the books about it."""
-        if fit is not None and inside_window:
+        if not inside_window:
+            return fit is not None
+        if fit is not None:
             self.sync.used += fit.pulses_used
             self.sync.rejected += fit.pulses_rejected
             self.sync.square_sum_ps2 += fit.residual_square_sum_ps2
-        elif inside_window:
-            self.sync.windows_without_clock += 1
-        if self._intake.gaps:
-            start = link.emission.tag_time_of_emission(edge_ps)
-            stop = link.emission.tag_time_of_emission(edge_ps + link.clock.window_ps)
-            if any(gap.start_ps < stop and gap.stop_ps > start for gap in self._intake.gaps):
-                self.sync.windows_excluded += inside_window
-                return False
-        return fit is not None
+            if not self._intake.gaps:
+                return True
+        start = link.emission.tag_time_of_emission(edge_ps)
+        stop = link.emission.tag_time_of_emission(edge_ps + link.clock.window_ps)
+        lossy = any(gap.start_ps < stop and gap.stop_ps > start for gap in self._intake.gaps)
+        self.sync.windows_excluded += lossy
+        self.sync.windows_without_clock += fit is None and not lossy
+        usable = fit is not None and not lossy
+        if not usable:
+            self.tallies.add_unused(*(link.since_ps(t, self._plan.window_start_utc_ns) * 1e-12 for t in (start, stop)))
+        return usable
 
     def _ask(self, second: int, clicks: NDArray[np.int64], last: bool = False) -> None:
         """Merge clicks of one slot and ask for them; the last slot waits, the next second may add to it."""

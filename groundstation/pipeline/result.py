@@ -13,7 +13,8 @@ PHASE_BINS = 100
 
 @dataclass(frozen=True)
 class GapRecord:
-    """An interval without (all of its) tags; `missed` None when nobody knows how many."""
+    """An interval without (all of its) tags, in ps after the start of the window (after the recording's zero
+    when its UTC is not known); `missed` None when nobody knows how many."""
 
     start_ps: int
     stop_ps: int
@@ -67,6 +68,8 @@ class PassResult:
     #: (seconds,) disclosed sifted signal bits, and the errors among them.
     disclosed_per_second: NDArray[np.int64]
     errors_per_second: NDArray[np.int64]
+    #: (seconds,) how much of each second's part of the window could not be used: gaps, no clock, no recording.
+    unused_s_per_second: NDArray[np.float64]
     #: (seconds,) range in the middle of each second.
     range_km_per_second: NDArray[np.float64]
     #: (4, PHASE_BINS) clicks of each detector by arrival phase, from -slot/2 to +slot/2.

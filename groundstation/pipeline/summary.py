@@ -1,18 +1,23 @@
 """From tallies, telemetry and the books to the result of a pass, with plain sentences about what is wrong."""
 
+from dataclasses import replace
+
 import numpy as np
+from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 
-from groundstation.core.timebase import PS_PER_S, EmissionTime
-from groundstation.instruments import TransmitterTerms
+from groundstation.core.timebase import PS_PER_S
 from groundstation.pipeline.intake import TagIntake
-from groundstation.pipeline.result import PassResult
+from groundstation.pipeline.link import Link
+from groundstation.pipeline.result import GapRecord, PassResult
 from groundstation.pipeline.settings import PassPlan
 from groundstation.pipeline.tallies import SyncBook, Tallies
 from groundstation.pipeline.telemetry import Telemetry
 
 #: With a wrong numbering the transmitter's states are unrelated to ours and half of the bits differ.
 _CONFIRM_BITS, _CONFIRM_QBER = 200, 0.25
+#: The last tag of a whole recording may be this much before the end of the window.
+_LAST_TAG_WITHIN_S = 0.1
 
 
 def summarise(
@@ -21,12 +26,13 @@ def summarise(
     sync: SyncBook,
     intake: TagIntake,
     telemetry: Telemetry,
-    emission: EmissionTime | None,
-    terms: TransmitterTerms | None,
+    link: Link | None,
     refusal: str,
 ) -> PassResult:
     """Everything the report is made of."""
-    losses = _losses(plan, intake, emission, terms)
+    terms = link.terms if link else None
+    gaps = _placed(intake.gaps, link, plan.window_start_utc_ns)
+    losses = _losses(plan, intake, link)
     remarks = losses + _analysis_remarks(tallies, refusal)
     path = telemetry.path or {c: np.empty(0) for c in ("utc_ns", "azimuth_deg", "elevation_deg", "range_km")}
     mount = telemetry.mount(plan.window_start_utc_ns, plan.window_stop_utc_ns)
@@ -55,6 +61,7 @@ def summarise(
         signal_per_second=tallies.signal_per_second,
         disclosed_per_second=tallies.disclosed_per_second,
         errors_per_second=tallies.errors_per_second,
+        unused_s_per_second=_unused_per_second(plan, tallies, intake, link),
         range_km_per_second=_range_per_second(plan, tallies.seconds, path),
         phase_histogram=tallies.phase_histogram,
         path_utc_ns=path["utc_ns"].astype(np.int64),
@@ -74,29 +81,29 @@ def summarise(
         ledger_recorded=ledger.recorded,
         ledger_dropped=ledger.dropped,
         ledger_missed=ledger.missed,
-        gaps=tuple(intake.gaps),
+        gaps=gaps,
     )
 
 
-def _losses(
-    plan: PassPlan, intake: TagIntake, emission: EmissionTime | None, terms: TransmitterTerms | None
-) -> list[str]:
+def numbering_confirmed(tallies: Tallies) -> bool | None:
+    """Whether the disclosed states agree with the slot numbers; None while too few are known."""
+    errors, bits = tallies.signal_qber()
+    return None if bits < _CONFIRM_BITS else errors <= _CONFIRM_QBER * bits
+
+
+def _losses(plan: PassPlan, intake: TagIntake, link: Link | None) -> list[str]:
     """Why the recording does not hold the whole planned window; empty when it does."""
     sentences = []
     if not intake.complete:
         sentences.append("The recording of tags was not closed in order or parts of it are damaged.")
-    if emission is None or terms is None or intake.first_ps is None:
-        sentences.append(
-            "Nothing could be placed in UTC, so it is not known whether the window was recorded."
-        )
+    if link is None or intake.first_ps is None:
+        sentences.append("Nothing could be placed in UTC, so it is not known whether the window was recorded.")
     else:
-        ends = emission.received_ps(np.array([intake.first_ps, intake.last_ps]))
-        first_ns, last_ns = (terms.epoch_utc_ns + int(e) // 1000 for e in ends)
-        if first_ns > plan.window_start_utc_ns:
-            late_s = (first_ns - plan.window_start_utc_ns) * 1e-9
+        late_s = link.since_ps(intake.first_ps, plan.window_start_utc_ns) * 1e-12
+        early_s = -link.since_ps(intake.last_ps, plan.window_stop_utc_ns) * 1e-12
+        if late_s > 0:
             sentences.append(f"Recording began {late_s:.1f} s after the window opened.")
-        if last_ns < plan.window_stop_utc_ns - 100_000_000:
-            early_s = (plan.window_stop_utc_ns - last_ns) * 1e-9
+        if early_s > _LAST_TAG_WITHIN_S:
             sentences.append(f"Recording ended {early_s:.1f} s before the window closed.")
     if intake.gaps:
         sentences.append(f"{len(intake.gaps)} gaps with unaccounted tags are excluded.")
@@ -113,13 +120,45 @@ def _analysis_remarks(tallies: Tallies, refusal: str) -> list[str]:
         sentences.append(f"Synchronisation refused: {refusal}.")
     if unanswered := tallies.asked - int(tallies.answered.sum()):
         sentences.append(f"The transmitter did not answer for {unanswered} slots; they are left out.")
-    errors, bits = tallies.signal_qber()
-    if bits >= _CONFIRM_BITS and errors > _CONFIRM_QBER * bits:
+    if numbering_confirmed(tallies) is False:
+        errors, bits = tallies.signal_qber()
         sentences.append(
             f"{errors} of {bits} disclosed bits differ: the slot numbering is not confirmed, "
             "and no key may be made of these bits."
         )
     return sentences
+
+
+def _placed(gaps: list[GapRecord], link: Link | None, window_start_utc_ns: int) -> tuple[GapRecord, ...]:
+    """The gaps in ps after the window's start, as far as UTC is known."""
+    if link is None:
+        return tuple(gaps)
+    moved = (
+        replace(
+            gap,
+            start_ps=link.since_ps(gap.start_ps, window_start_utc_ns),
+            stop_ps=link.since_ps(gap.stop_ps, window_start_utc_ns),
+        )
+        for gap in gaps
+    )
+    return tuple(moved)
+
+
+def _unused_per_second(
+    plan: PassPlan, tallies: Tallies, intake: TagIntake, link: Link | None
+) -> NDArray[np.float64]:
+    """What the analysis could not use, and what was not recorded at all."""
+    unused = tallies.unused_s_per_second.copy()
+    edges_s = np.arange(tallies.seconds + 1, dtype=np.float64)
+    duration_s = (plan.window_stop_utc_ns - plan.window_start_utc_ns) * 1e-9
+    inside_s = np.diff(np.minimum(edges_s, duration_s))
+    if link is None or intake.first_ps is None:
+        return np.asarray(inside_s)
+    first_s, last_s = (link.since_ps(t, plan.window_start_utc_ns) * 1e-12 for t in (intake.first_ps, intake.last_ps))
+    unused += np.diff(np.minimum(edges_s, max(first_s, 0.0)))
+    if last_s < duration_s - _LAST_TAG_WITHIN_S:
+        unused += np.diff(np.clip(edges_s, max(last_s, 0.0), duration_s))
+    return np.minimum(unused, inside_s)
 
 
 def _range_per_second(plan: PassPlan, seconds: int, path: dict[str, np.ndarray]) -> np.ndarray:

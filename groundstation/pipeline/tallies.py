@@ -26,6 +26,7 @@ class Tallies:
         self.signal_per_second = np.zeros(seconds, np.int64)
         self.disclosed_per_second = np.zeros(seconds, np.int64)
         self.errors_per_second = np.zeros(seconds, np.int64)
+        self.unused_s_per_second = np.zeros(seconds, np.float64)
         self.phase_histogram = np.zeros((4, PHASE_BINS), np.int64)
 
     def add_tags(self, second: NDArray[np.int64], channel: NDArray[np.uint8]) -> None:
@@ -33,6 +34,11 @@ class Tallies:
         joint = np.bincount(second * 6 + channel, minlength=self.seconds * 6)
         self.tags_per_second += joint.reshape(self.seconds, 6)
         self.detections += int(np.count_nonzero(channel < 4))
+
+    def add_unused(self, start_s: float, stop_s: float) -> None:
+        """An interval (seconds since the window's start) of which no click may count."""
+        edges_s = np.arange(self.seconds + 1, dtype=np.float64)
+        self.unused_s_per_second += np.diff(np.clip(edges_s, start_s, max(start_s, stop_s)))
 
     def add_phases(
         self, phase_ps: NDArray[np.float64], detector: NDArray[np.uint8], slot_period_ps: int

@@ -148,8 +148,8 @@ def _image(segment: Segment) -> tuple[bytes, dict[str, object]]:
             for table, content in segment.tables.items()
         }
         h5py.h5f.flush(file)
-        places = {"header": [header, len(segment.header)], "columns": columns, "hash": segment.hash}
-        return file.get_file_image(), places
+        image: bytes = file.get_file_image()
+        return image, {"header": [header, len(segment.header)], "columns": columns, "hash": segment.hash}
     finally:
         file.close()
 

@@ -112,19 +112,10 @@ def error_rate(errors: int, bits: int) -> Document:
 
 
 def observed_s(result: PassResult) -> NDArray[np.float64]:
-    """How much of each second of the window was observed: inside the window and outside every gap.
-
-    Shape (seconds,), each 0 to 1.
-    """
+    """How much of each second of the window was observed and could be used: (seconds,), each 0 to 1."""
     edges_s = np.arange(len(result.signal_per_second) + 1, dtype=np.float64)
     duration_s = (result.window_stop_utc_ns - result.window_start_utc_ns) / NS_PER_S
-    observed = np.diff(np.minimum(edges_s, duration_s))
-    reached_s = 0.0
-    for gap in sorted(result.gaps, key=lambda gap: gap.start_ps):
-        start_s, stop_s = max(gap.start_ps / PS_PER_S, reached_s), min(gap.stop_ps / PS_PER_S, duration_s)
-        if stop_s > start_s:
-            observed -= np.diff(np.clip(edges_s, start_s, stop_s))
-            reached_s = stop_s
+    observed = np.diff(np.minimum(edges_s, duration_s)) - result.unused_s_per_second
     return np.where(observed > _SHORTEST_S, observed, 0.0)
 
 

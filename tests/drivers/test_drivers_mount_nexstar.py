@@ -89,9 +89,7 @@ def test_any_bytes_are_understood_or_refused_as_a_wire_error(data: bytes) -> Non
 
 
 @given(st.floats(0.0, 359.999), st.floats(-90.0, 90.0))
-def test_a_commanded_position_reads_back_within_a_thousandth_of_an_arcsecond(
-    azimuth: float, elevation: float
-) -> None:
+def test_a_commanded_position_reads_back_within_a_thousandth_of_an_arcsecond(azimuth: float, elevation: float) -> None:
     text = go_to_request(azimuth, elevation)[1:] + b"#"
     azimuth_back, elevation_back = parse_position(text)
     assert (azimuth_back - azimuth + 180.0) % 360.0 - 180.0 == pytest.approx(0.0, abs=1e-3 / 3600)

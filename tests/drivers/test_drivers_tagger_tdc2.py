@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +27,7 @@ def encode(ticks: NDArray[np.int64], low: NDArray[np.int64]) -> bytes:
     return ((ticks.astype(np.uint64) << np.uint64(10)) | low.astype(np.uint64)).astype("<u8").tobytes()
 
 
-def a_stream(
-    n: int, seed: int = 1, start: int = 5_000_000_000
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def a_stream(n: int, seed: int = 1, start: int = 5_000_000_000) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Photons on four inputs, the beacon (input pattern 5), coincident inputs and dummies, about 1 Mcps."""
     rng = np.random.default_rng(seed)
     ticks = (start + np.cumsum(rng.integers(0, 512_000, n))) % TURN
@@ -39,7 +38,7 @@ def decode(data: bytes, cuts: list[int] | None = None) -> tuple[PatternBlock, A1
     """Everything in one block, fed in the pieces that `cuts` makes."""
     decoder = A1Decoder()
     edges = [0, *sorted(cuts or []), len(data)]
-    blocks = [decoder.feed(data[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
+    blocks = [decoder.feed(data[a:b]) for a, b in pairwise(edges)]
     notes = tuple(note for block in blocks for note in block.notes)
     times, patterns = np.concatenate([b.time_ps for b in blocks]), np.concatenate([b.pattern for b in blocks])
     return PatternBlock(times, patterns, blocks[-1].latest_ps, None, notes), decoder
@@ -93,19 +92,16 @@ def test_any_cut_of_the_bytes_gives_the_same_events(cuts: list[int], seed: int, 
 
 @settings(deadline=None)
 @given(st.binary(max_size=600), st.lists(st.integers(0, 600), max_size=4))
-def test_arbitrary_bytes_raise_only_our_error_and_never_give_times_that_decrease(
-    data: bytes, cuts: list[int]
-) -> None:
+def test_arbitrary_bytes_raise_only_our_error_and_never_give_times_that_decrease(data: bytes, cuts: list[int]) -> None:
     decoder, last_ps = A1Decoder(), -1
     edges = [0, *sorted(cuts), len(data)]
-    for a, b in zip(edges, edges[1:], strict=False):
+    for a, b in pairwise(edges):
         try:
             block = decoder.feed(data[a:b])
         except WireError:
             return
-        steps = np.diff(np.concatenate(([last_ps], block.time_ps, [block.latest_ps])))
-        assert np.all(steps[: len(block.time_ps) + 1] >= 0) or last_ps == -1
-        last_ps = max(last_ps, block.latest_ps)
+        assert np.all(np.diff(np.concatenate(([last_ps], block.time_ps, [block.latest_ps]))) >= 0)
+        last_ps = block.latest_ps
 
 
 def test_the_time_goes_on_where_its_54_bits_wrap_around() -> None:
@@ -119,9 +115,11 @@ def test_the_time_goes_on_where_its_54_bits_wrap_around() -> None:
 
 def test_twenty_days_unwrap_without_overflow() -> None:
     step = 1 << 39  # 2.1 s, so 2^15 words a turn
-    ticks = (np.arange(25 * (1 << 15), dtype=np.int64) * step) % TURN
-    block, _ = decode(encode(ticks + 1, np.ones_like(ticks)))
-    assert block.time_ps[-1] == (int(25 * (1 << 15) - 1) * step + 1) * 125 // 32
+    n = 25 * (1 << 15)
+    low = np.random.default_rng(5).integers(1 << 20, size=n)
+    block, _ = decode(encode((np.arange(n) * step + low) % TURN, np.ones(n, np.int64)))
+    # The last word is held back: after 2.1 s the next one must confirm it.
+    assert block.time_ps[-1] == ((n - 2) * step + int(low[-2])) * 125 // 32
     assert block.notes == ()
 
 
@@ -134,11 +132,11 @@ def test_void_words_are_skipped_silently() -> None:
 
 
 @pytest.mark.parametrize("lost", range(1, 8))
-def test_lost_bytes_cost_the_words_they_hit_and_are_noted(lost: int) -> None:
+def test_lost_bytes_cost_two_words_and_are_noted(lost: int) -> None:
     ticks, low = a_stream(2000)
     data = encode(ticks, low)
     block, _ = decode(data[: 8000 + 3] + data[8000 + 3 + lost :])
-    survivors = np.delete(np.arange(2000), [1000] if lost <= 5 else [1000, 1001])
+    survivors = np.delete(np.arange(2000), [1000, 1001])
     expected = exact_ps(ticks[survivors[low[survivors] != DUMMY]])
     assert block.time_ps.tolist() == expected
     assert any("to find the words again" in note for note in block.notes)
@@ -225,7 +223,12 @@ def test_dummies_alone_identify_the_tagger() -> None:
 
 def test_a_stream_that_ends_is_lost_after_its_last_event() -> None:
     ticks, low = a_stream(20)
-    with serving(lambda line: (line.send(encode(ticks, low)), line.close()) and None) as address:
+
+    def send_and_close(line: SocketLine) -> None:
+        line.send(encode(ticks, low))
+        line.close()
+
+    with serving(send_and_close) as address:
         tagger = connect(address, CLOCK, {})
         assert tagger.read(1.0).latest_ps == exact_ps(ticks)[-1]
         with pytest.raises(TransportLost):
@@ -242,9 +245,7 @@ def test_silence_and_a_few_bytes_are_timeouts() -> None:
             done.set()
 
 
-@pytest.mark.parametrize(
-    "other", [b"HTTP/1.1 400 Bad Request\r\n" * 50, np.random.default_rng(3).bytes(4096)]
-)
+@pytest.mark.parametrize("other", [b"HTTP/1.1 400 Bad Request\r\n" * 50, np.random.default_rng(3).bytes(4096)])
 def test_anything_else_that_talks_is_the_wrong_instrument(other: bytes) -> None:
     done, serve = talk(other)
     with serving(serve) as address:

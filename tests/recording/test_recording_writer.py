@@ -43,7 +43,7 @@ class Faults:
     def files(self) -> Files:
         return Files(
             create=self._wrap("create", POSIX.create),
-            write=self._wrap("write", lambda fd, data: POSIX.write(fd, data[:4000])),
+            write=self._wrap("write", lambda fd, data: POSIX.write(fd, data[:2000])),
             fsync=self._wrap("fsync", POSIX.fsync),
             rename=self._wrap("rename", POSIX.rename),
             fsync_directory=self._wrap("fsync_directory", POSIX.fsync_directory),
@@ -108,7 +108,7 @@ def test_no_failing_call_loses_or_changes_an_acknowledged_tag(
     tmp_path: Path, failure: Callable[[], BaseException], after: bool
 ) -> None:
     count = _calls_of_a_clean_run(tmp_path)
-    assert count == 20  # open: 2; three times create, 2 x write, fsync, rename, fsync of the directory
+    assert count >= 20  # opening: 2; three times create, 2 x write or more, fsync, rename, fsync of the directory
     for fail_at in range(count):
         directory = tmp_path / str(fail_at)
         directory.mkdir()
@@ -121,7 +121,7 @@ def test_no_failing_call_loses_or_changes_an_acknowledged_tag(
 
 
 def test_a_failed_write_gives_its_number_and_rows_to_the_next_publication(directory: Path) -> None:
-    full = Faults(4, lambda: OSError(errno.ENOSPC, "No space left on device"), after=False)
+    full = Faults(3, lambda: OSError(errno.ENOSPC, "No space left on device"), after=False)
     with StreamWriter(directory, "tags", "r", full.files()) as writer:
         with pytest.raises(RecordingFailed, match=r"No space left on device.*nothing of it was acknowledged"):
             writer.publish(tags(0, 10))
