@@ -107,9 +107,7 @@ class SpdDetector:
         """Raises BadInput above the station's limit, InstrumentFault when it does not read back."""
         limit = self._settings.max_bias_v
         if limit is not None and bias_v > limit:
-            raise BadInput(
-                f'a bias of {bias_v} V is above the limit "max_bias_v" = {limit} V; nothing was set'
-            )
+            raise BadInput(f'a bias of {bias_v} V is above the limit "max_bias_v" = {limit} V; nothing was set')
         self._set("hvolt", bias_v, self._settings.bias_tolerance_v, "V")
 
     def threshold_v(self) -> float:
@@ -160,9 +158,7 @@ class SpdDetector:
                     )
                 sleep_wall_s(_POLL_S)
 
-    def _query(
-        self, text: str, parse: Callable[[bytes], T], attempts: int = 2, timeout_s: float | None = None
-    ) -> T:
+    def _query(self, text: str, parse: Callable[[bytes], T], attempts: int = 2, timeout_s: float | None = None) -> T:
         """One question, one line; asked once more, in step again, when that failed."""
         with self._link.exchange():
             if not self._link.in_step:
@@ -182,11 +178,14 @@ class SpdDetector:
         deadline = monotonic_s() + self._link.timeout_s
         self._link.flush_input()
         self._link.write(question(IDENTIFY))
-        while b"SPD" not in (line := self._link.read_until(END, deadline - monotonic_s())):
-            if monotonic_s() > deadline:
-                raise WireError(
-                    f"{self._link.address} keeps sending {line[:40]!r} instead of an answer to *IDN?"
-                )
+        line = b""
+        while b"SPD" not in line:
+            try:
+                line = self._link.read_until(END, max(0.0, deadline - monotonic_s()))
+            except TransportTimeout as error:
+                if not line:
+                    raise
+                raise WireError(f"{self._link.address} answers {line[:40]!r} to *IDN?, expected SPD") from error
         while self._link.read_available(_QUIET_S):
             if monotonic_s() > deadline:
                 raise WireError(f"{self._link.address} does not stop sending; check that it is a detector")

@@ -91,9 +91,7 @@ def parse_position(reply: bytes) -> tuple[float, float]:
     """Azimuth 0..360 deg and elevation -180..180 deg of `12AB0500,40000500#`. Raises WireError."""
     azimuth, comma, elevation, end = reply[:8], reply[8:9], reply[9:17], reply[17:]
     if comma != b"," or end != b"#" or not _HEX.issuperset(azimuth + elevation):
-        raise WireError(
-            f"the mount answered {reply!r} where 12AB0500,40000500# was expected; check the cable"
-        )
+        raise WireError(f"the mount answered {reply!r} where 12AB0500,40000500# was expected; check the cable")
     elevation_deg = int(elevation, 16) * 360.0 / _TURN
     return int(azimuth, 16) * 360.0 / _TURN, elevation_deg - 360.0 if elevation_deg > 180.0 else elevation_deg
 
@@ -119,6 +117,7 @@ def _turn_fraction(angle_deg: float) -> int:
 # --- Driver ----------------------------------------------------------------------------------------------
 
 _ECHO_BYTES = bytes(range(ord("g"), ord("z") + 1))  # none of them occurs in an ASCII reply
+_BITS_PER_BYTE = 10  # with start and stop bit
 _ECHO_WAIT_S = 0.7  # per attempt: a reply takes 20 ms at 9600 baud
 
 
@@ -127,7 +126,7 @@ class NexStarSettings:
     """Settings of the station file. The defaults are those of the NexStar class.
 
     `expected_model`: number that the mount must answer to `m`. `timeout_s`: 3.5 s is the worst case that the
-    protocol document allows.
+    protocol document allows. `line_baud`: how fast bytes really travel, which a USB adapter may hide.
     """
 
     timeout_s: float = 3.5
@@ -136,6 +135,7 @@ class NexStarSettings:
     max_acceleration_deg_s2: float = 10.0
     rate_quantum_arcsec_s: float = 0.25
     command_latency_s: float = 0.03
+    line_baud: int = 9600
     wire_log: str | None = None
 
 
@@ -153,6 +153,7 @@ class NexStarMount:
             settings.command_latency_s,
         )
         self._echoes = 0
+        self._byte_ns = round(_BITS_PER_BYTE / settings.line_baud * NS_PER_S)
 
     @property
     def capabilities(self) -> MountCapabilities:
@@ -166,9 +167,7 @@ class NexStarMount:
                 version = self._query(GET_VERSION, lambda: parse_binary(self._link.read(3)))
                 model = self._query(GET_MODEL, lambda: parse_binary(self._link.read(2)))[0]
             except WireError as error:
-                raise WrongInstrument(
-                    f"{self._link.address} does not answer as a NexStar mount: {error}"
-                ) from error
+                raise WrongInstrument(f"{self._link.address} does not answer as a NexStar mount: {error}") from error
         wanted = self._expected_model
         if model != wanted if wanted is not None else model not in MODELS:
             expected = f"model {wanted}, which the settings name" if wanted is not None else "a known NexStar"
@@ -179,13 +178,18 @@ class NexStarMount:
         return Identity(MODELS.get(model, f"NexStar-compatible model {model}"), f"{version[0]}.{version[1]}")
 
     def read_position(self) -> MountReading:
-        """Both angles; the time of reading is the middle of the exchange, uncertain by half its length."""
+        """Both angles. The mount reads them after the request's byte has arrived and before the reply's bytes
+        leave, so the time on the line at both ends narrows down when that was."""
 
         def read() -> MountReading:
             azimuth_deg, elevation_deg = parse_position(self._link.read(POSITION_BYTES))
-            after_ns = self._clock.utc_ns()
-            half_ns = (after_ns - sent_ns[-1]) // 2
-            return MountReading(azimuth_deg, elevation_deg, sent_ns[-1] + half_ns, half_ns / NS_PER_S)
+            earliest_ns, latest_ns = sent_ns[-1], self._clock.utc_ns()
+            on_line_ns = (len(GET_POSITION) + POSITION_BYTES) * self._byte_ns
+            if latest_ns - earliest_ns >= on_line_ns:  # else the line is faster than the settings say
+                earliest_ns += len(GET_POSITION) * self._byte_ns
+                latest_ns -= POSITION_BYTES * self._byte_ns
+            half_ns = (latest_ns - earliest_ns) // 2
+            return MountReading(azimuth_deg, elevation_deg, earliest_ns + half_ns, half_ns / NS_PER_S)
 
         sent_ns: list[int] = []
         return self._query(GET_POSITION, read, before=lambda: sent_ns.append(self._clock.utc_ns()))

@@ -22,6 +22,7 @@ from drivers.transport import Link, open_link
 from groundstation.clock import Clock, monotonic_s, parse_utc, sleep_wall_s
 from groundstation.errors import (
     BadInput,
+    GroundStationError,
     InstrumentFault,
     TransportLost,
     TransportTimeout,
@@ -137,9 +138,7 @@ class FrameDecoder:
         while len(self._buffer) >= _HEAD.size:
             length, kind, crc = _HEAD.unpack_from(self._buffer)
             if length > MAX_PAYLOAD_BYTES or kind not in _FROM_TRANSMITTER:
-                raise WireError(
-                    f"a frame of type {kind} and {length} bytes is no transmitter's (SDP version 1)"
-                )
+                raise WireError(f"a frame of type {kind} and {length} bytes is no transmitter's (SDP version 1)")
             if len(self._buffer) < _HEAD.size + length:
                 return
             payload = bytes(self._buffer[_HEAD.size : _HEAD.size + length])
@@ -206,6 +205,7 @@ class SdpTransmitter:
         self._settings = settings
         self._unanswered: dict[int, _Batch] = {}
         self._ready: list[Answer] = []
+        self._errors: list[GroundStationError] = []  # met in ask(), raised by answers()
         self._back_off_s = _BACK_OFF_S[0]
         self._connect_not_before_s = 0.0
         self._closed = False
@@ -228,7 +228,10 @@ class SdpTransmitter:
             self._unanswered[batch] = _Batch(frame, len(slots))
         elif known.frame != frame:
             raise BadInput(f"batch {batch} was asked before with other slots or bases; give it a new number")
-        self._turn(0.0)
+        try:
+            self._turn(0.0)
+        except (WireError, InstrumentFault) as error:
+            self._errors.append(error)
 
     def answers(self, timeout_s: float) -> Sequence[Answer]:
         """What was answered since the last call; returns at once when nothing is unanswered.
@@ -237,6 +240,8 @@ class SdpTransmitter:
         makes a new one) and InstrumentFault when it refuses a batch, which is then no longer asked for.
         """
         self._check_open()
+        if self._errors:
+            raise self._errors.pop(0)
         deadline = monotonic_s() + timeout_s
         self._turn(0.0)
         while not self._ready and self._unanswered and (left := deadline - monotonic_s()) > 0.0:
@@ -301,13 +306,10 @@ class SdpTransmitter:
                 if kind == TERMS:
                     return parse_terms(payload)
                 if kind == ERROR:
-                    raise WireError(
-                        f"the transmitter refused the connection: {parse_error(payload).sentence}"
-                    )
+                    raise WireError(f"the transmitter refused the connection: {parse_error(payload).sentence}")
                 raise WireError(f"the transmitter answered HELLO with a frame of type {kind}, expected TERMS")
         raise TransportTimeout(
-            f"no transmitter answers at {self._address} within {self._settings.timeout_s:g} s; "
-            "check the address"
+            f"no transmitter answers at {self._address} within {self._settings.timeout_s:g} s; check the address"
         )
 
     def _disconnect(self) -> None:
@@ -348,9 +350,7 @@ class SdpTransmitter:
         if batch is None:
             return  # the answer to a repeated question
         if len(answer.answers) != batch.slots:
-            raise WireError(
-                f"the ANSWER to batch {answer.batch} has {len(answer.answers)} slots, asked: {batch.slots}"
-            )
+            raise WireError(f"the ANSWER to batch {answer.batch} has {len(answer.answers)} slots, asked: {batch.slots}")
         del self._unanswered[answer.batch]
         self._ready.append(answer)
         self._back_off_s = _BACK_OFF_S[0]

@@ -153,9 +153,7 @@ class Link:
 
     def _time_out(self, what: str) -> NoReturn:
         self._in_step = False
-        raise TransportTimeout(
-            f"{self.address} {what}; check that the instrument is on and the address right"
-        )
+        raise TransportTimeout(f"{self.address} {what}; check that the instrument is on and the address right")
 
     def _lose(self, error: Exception) -> NoReturn:
         self._in_step = False
@@ -183,16 +181,12 @@ def open_link(address: str, *, timeout_s: float, baud: int = 9600, log: Path | N
     except TimeoutError as error:
         raise TransportTimeout(f"{address} does not answer; check that the instrument is on") from error
     except Exception as error:  # every library has its own; all mean the same here
-        raise TransportLost(
-            f"{address} cannot be opened ({error}); check address, cable and power"
-        ) from error
+        raise TransportLost(f"{address} cannot be opened ({error}); check address, cable and power") from error
     try:
         return Link(address, port, timeout_s, log)
     except OSError as error:
         port.close()
-        raise BadInput(
-            f'wire log "{log}" cannot be written ({error}); name a file in a folder that exists'
-        ) from error
+        raise BadInput(f'wire log "{log}" cannot be written ({error}); name a file in a folder that exists') from error
 
 
 def _opener(address: str, timeout_s: float, baud: int) -> Callable[[], _Port]:

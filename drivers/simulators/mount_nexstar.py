@@ -8,7 +8,6 @@ Rates last for ever. Without a sky of its own, right ascension and declination s
 plus what a sync has shifted. Sources: NexStar 8i manual p. 65, SynScan manual p. 9, INDI's celestrondriver.
 """
 
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from drivers.simulators.program import (
@@ -26,7 +25,7 @@ from groundstation.clock import NS_PER_S
 from groundstation.simulation.mount import Axis, MountDynamics
 from groundstation.simulation.parameters import MountParameters
 
-Reply = bytes | Callable[[], bytes]
+_BITS_PER_BYTE = 10  # with start and stop bit
 
 _REQUEST_LENGTH = dict.fromkeys(b"VvmZzEeLJMtwhipxyYu", 1)
 _REQUEST_LENGTH |= {ord("K"): 2, ord("T"): 2, ord("P"): 8, ord("W"): 9, ord("H"): 9, ord("I"): 9}
@@ -120,13 +119,11 @@ class HandControl:
         self._guide_rate = b"\x80"
         self._sync_shift_deg: dict[Axis, float] = {"azimuth": 0.0, "elevation": 0.0}
 
-    def answer(self, request: bytes, received_ns: int) -> Reply | None:
+    def answer(self, request: bytes, received_ns: int) -> bytes | None:
         """Carry out a whole request; None when it gets no answer."""
         letter, data = chr(request[0]), request[1:]
         if letter in "ZzEe":
-            # The reading is in the middle between question and answer: both take the same way.
-            read_ns = received_ns + round(self._parameters.reply_latency_s / 2 * NS_PER_S)
-            return lambda: self._angles(letter, read_ns)
+            return self._angles(letter, received_ns)
         if letter in "BbRrSs":
             return self._aim(letter, data, received_ns)
         if letter == "P":
@@ -204,14 +201,13 @@ class HandControl:
                 self._sync_shift_deg[axis] = angle_deg - here_deg
         return b"#"
 
-    def _pass_through(self, data: bytes, received_ns: int) -> Reply:
+    def _pass_through(self, data: bytes, received_ns: int) -> bytes:
         """To a device on the mount's own bus: length, device, command, three data bytes, bytes of reply."""
         length, device, command, reply_length = data[0], data[1], data[2], data[6]
         arguments = data[3 : 3 + min(max(length - 1, 0), 3)]
         if device in _AXES:
             if command == 0x01:
-                read_ns = received_ns + round(self._parameters.reply_latency_s / 2 * NS_PER_S)
-                return lambda: _sized(self._mount.encoder(_AXES[device], read_ns).to_bytes(3, "big"), reply_length)
+                return _sized(self._mount.encoder(_AXES[device], received_ns).to_bytes(3, "big"), reply_length)
             reply = self._axis_command(device, command, arguments, received_ns)
             if reply is not None:
                 return _sized(reply, reply_length)
@@ -273,13 +269,17 @@ class NexStar:
 
     def _line(self) -> SerialLine:
         reader = RequestReader()
+        byte_s = _BITS_PER_BYTE / self._world.parameters.mount.line_baud
 
         def receive(line: SerialLine, data: bytes) -> None:
-            received_ns = self._loop.clock.utc_ns()
-            for request in reader.feed(data, received_ns):
-                reply = self._hand_control.answer(request, received_ns)
+            # A pseudo-terminal is instantaneous, so the time on the line is added here: a request is there
+            # with its last byte, and an answer is ready for its reader with its last byte.
+            now_ns = self._loop.clock.utc_ns()
+            for request in reader.feed(data, now_ns):
+                on_line_s = len(request) * byte_s
+                reply = self._hand_control.answer(request, now_ns + round(on_line_s * NS_PER_S))
                 if reply is not None:
-                    line.reply(reply, self._world.parameters.mount.reply_latency_s)
+                    line.reply(reply, on_line_s + len(reply) * byte_s)
             self._publish()
 
         return SerialLine(self._loop, self._world.faults, receive)

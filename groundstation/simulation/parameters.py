@@ -88,7 +88,7 @@ class MountParameters:
     max_acceleration_deg_s2: float = 10.0  # same
     rate_quantum_arcsec_s: float = 0.25  # NexStar rate command
     command_latency_s: float = 0.03  # free: world time from the last byte of a command to its effect
-    reply_latency_s: float = 0.01  # free: 9600 baud, world time
+    line_baud: float = 9600.0  # NexStar protocol; ten bits to a byte, world time
     encoder_noise_rms_arcsec: float = 0.3  # free
     firmware_major: int = 4
     firmware_minor: int = 41

@@ -149,10 +149,11 @@ class SocketLine:
             return b""
 
     def send(self, data: bytes) -> None:
+        before_s = self.connection.gettimeout()
         self.connection.settimeout(DEADLINE_S)
         with contextlib.suppress(OSError):  # the driver may have hung up on us, which the test then checks
             self.connection.sendall(data)
-        self.connection.settimeout(0.02)
+        self.connection.settimeout(before_s)
 
     def close(self) -> None:
         self.connection.close()

@@ -71,7 +71,8 @@ def plausible_result(seed=1, **changes):
         sifted=sifted, errors=tally,
         answered=np.array([2 * signal.sum(), 208_000, 2_600]),
         tags_per_second=tags, gated_per_second=gated, signal_per_second=signal,
-        disclosed_per_second=disclosed, errors_per_second=errors, range_km_per_second=range_km,
+        disclosed_per_second=disclosed, errors_per_second=errors,
+        unused_s_per_second=np.zeros(seconds), range_km_per_second=range_km,
         phase_histogram=phase,
         path_utc_ns=CLOSEST_NS + (path_s * NS_PER_S).astype(np.int64),
         path_azimuth_deg=azimuth, path_elevation_deg=elevation, path_range_km=distance,
@@ -102,6 +103,8 @@ def broken_result():
         values[dead] = 0
         values[201] = np.round(values[201] * 0.6).astype(np.int64)
         cut[name] = values
+    unused_s = whole.unused_s_per_second.copy()
+    unused_s[dead], unused_s[201] = 1.0, 0.4
     return replace(
         whole,
         complete=False,
@@ -118,6 +121,7 @@ def broken_result():
             GapRecord(150_000_000_000_000, 175_000_000_000_000, None, "link lost"),
             GapRecord(201_300_000_000_000, 201_700_000_000_000, 812, "overflow <of> the buffer"),
         ),
+        unused_s_per_second=unused_s,
         **cut,
     )
 
@@ -131,7 +135,8 @@ def empty_result():
         sifted=np.zeros((3, 2, 2), np.int64), errors=np.zeros((3, 2), np.int64),
         answered=np.zeros(3, np.int64),
         tags_per_second=np.zeros((0, 6), np.int64), gated_per_second=nothing_s, signal_per_second=nothing_s,
-        disclosed_per_second=nothing_s, errors_per_second=nothing_s, range_km_per_second=nothing,
+        disclosed_per_second=nothing_s, errors_per_second=nothing_s,
+        unused_s_per_second=nothing, range_km_per_second=nothing,
         phase_histogram=np.zeros((4, PHASE_BINS), np.int64),
         path_utc_ns=nothing_s, path_azimuth_deg=nothing, path_elevation_deg=nothing, path_range_km=nothing,
         mount_utc_ns=nothing_s, mount_azimuth_deg=nothing, mount_elevation_deg=nothing,

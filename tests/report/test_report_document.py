@@ -11,7 +11,6 @@ from report_samples import broken_result, empty_result, plausible_result
 from scipy.stats import beta
 
 from groundstation.clock import NS_PER_S
-from groundstation.pipeline.result import GapRecord
 from groundstation.report.document import error_rate, observed_s, rate_hz, report_document, report_text
 
 
@@ -102,28 +101,34 @@ def test_the_last_second_of_the_window_may_be_short_and_its_rate_is_not():
     assert document["sifted_rate"]["time_s"][:2] == [0.5, 1.5]
 
 
-def test_seconds_inside_a_gap_have_no_rate_and_seconds_beside_it_the_rate_of_what_was_observed():
-    gap = GapRecord(10_400_000_000_000, 12_000_000_000_000, None, "link lost")
-    counts = np.full(273, 1000)
-    counts[10:12] = (400, 0)
-    rate = report_document(plausible_result(signal_per_second=counts, gaps=(gap,)))["sifted_rate"]["rate_hz"]
+def test_seconds_that_could_not_be_used_have_no_rate_and_parts_of_one_the_rate_of_what_was_observed():
+    counts, unused_s = np.full(273, 1000), np.zeros(273)
+    counts[10:12], unused_s[10:12] = (400, 0), (0.6, 1.0)
+    result = plausible_result(signal_per_second=counts, unused_s_per_second=unused_s)
+    rate = report_document(result)["sifted_rate"]["rate_hz"]
     assert rate[9:13] == [1000.0, 1000.0, None, 1000.0]
 
 
-@given(st.lists(st.tuples(st.integers(-30, 330), st.integers(0, 80)), max_size=6))
-def test_observed_time_is_the_window_less_the_union_of_the_gaps(tenths):
-    start = plausible_result().window_start_utc_ns
-    gaps = tuple(GapRecord(first * 10**11, (first + length) * 10**11, 1, "any") for first, length in tenths)
+@given(st.lists(st.floats(0.0, 1.0), min_size=30, max_size=30), st.integers(1, 10))
+def test_observed_time_is_the_window_less_what_could_not_be_used(unused_s, tenths_of_the_last):
+    start = PLAUSIBLE.window_start_utc_ns
+    inside_s = np.append(np.ones(29), tenths_of_the_last / 10)
+    unused = np.minimum(unused_s, inside_s)
     result = replace(
         PLAUSIBLE,
-        window_stop_utc_ns=start + 29 * NS_PER_S + NS_PER_S // 2,
+        window_stop_utc_ns=start + 29 * NS_PER_S + tenths_of_the_last * NS_PER_S // 10,
         signal_per_second=np.ones(30, np.int64),
-        gaps=gaps,
+        unused_s_per_second=unused,
     )
-    lost = {at for first, length in tenths for at in range(first, first + length)}
-    expected = [sum(10 * s + t not in lost for t in range(10 if s < 29 else 5)) / 10 for s in range(30)]
-    assert observed_s(result) == pytest.approx(expected, abs=1e-9)
-    assert np.isnan(rate_hz(result.signal_per_second, result)).tolist() == [part == 0 for part in expected]
+    assert observed_s(result) == pytest.approx(inside_s - unused, abs=2e-6)
+    nothing_seen = observed_s(result) == 0.0
+    assert np.isnan(rate_hz(result.signal_per_second, result)).tolist() == nothing_seen.tolist()
+
+
+def test_a_rounding_error_of_a_second_is_no_observation():
+    unused_s = np.full(273, 1.0 - 1e-9)
+    rate = report_document(plausible_result(unused_s_per_second=unused_s))["sifted_rate"]["rate_hz"]
+    assert rate == [None] * 273
 
 
 def test_pointing_counts_the_readings_of_the_window_only():

@@ -104,7 +104,7 @@ def test_windows_of_any_length_are_drawn(seconds):
     arrays = {
         name: np.resize(getattr(short, name), (seconds, *getattr(short, name).shape[1:]))
         for name in ("tags_per_second", "gated_per_second", "signal_per_second", "disclosed_per_second",
-                     "errors_per_second", "range_km_per_second")
+                     "errors_per_second", "unused_s_per_second", "range_km_per_second")
     }  # fmt: skip
     for svg in draw_figures(plausible_result(window_stop_utc_ns=stop_ns, **arrays)).values():
         ElementTree.fromstring(svg)
