@@ -16,6 +16,11 @@ from groundstation.pipeline.settings import AnalysisSettings
 from groundstation.simulation.parameters import WorldParameters
 from groundstation.tables import BadKey, record
 
+#: The simulated station: beside the installed package, or in the source tree.
+DEFAULT_CONFIG = next(
+    (path for path in (Path(__file__).parent / "simulated.toml",) if path.exists()),
+    Path(__file__).parents[1] / "config" / "simulated.toml",
+)
 INSTRUMENTS = ("tagger", "mount", "detector_h", "detector_v", "detector_d", "detector_a", "transmitter")
 
 
@@ -151,9 +156,7 @@ def load_config(path: Path) -> StationConfig:
 def _check(config: StationConfig) -> None:
     for name in config.instruments:
         if name not in INSTRUMENTS:
-            raise BadKey(
-                ("instruments", name), f'there is no instrument "{name}"; known: {", ".join(INSTRUMENTS)}'
-            )
+            raise BadKey(("instruments", name), f'there is no instrument "{name}"; known: {", ".join(INSTRUMENTS)}')
     for name in INSTRUMENTS:
         if name not in config.instruments:
             raise BadKey(("instruments", name), f"[instruments.{name}] is missing; add it")

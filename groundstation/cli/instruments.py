@@ -17,11 +17,16 @@ from groundstation.simulation.blackboard import Blackboard
 DETECTORS = {"H": "detector_h", "V": "detector_v", "D": "detector_d", "A": "detector_a"}
 
 
+def load_driver(name: str, entry: InstrumentConfig) -> Any:
+    """The driver's module. BadInput when there is none of that name."""
+    if not entry.driver.isidentifier() or importlib.util.find_spec(f"drivers.{entry.driver}") is None:
+        raise BadInput(f'[instruments.{name}] names the driver "{entry.driver}", which does not exist in drivers/')
+    return importlib.import_module(f"drivers.{entry.driver}")
+
+
 def connect(name: str, entry: InstrumentConfig, clock: Clock, address: str = "") -> Any:
     """The instrument behind an entry, identified. BadInput says which one does not answer, and where."""
-    if importlib.util.find_spec(f"drivers.{entry.driver}") is None:
-        raise BadInput(f'[instruments.{name}] names the driver "{entry.driver}", which does not exist')
-    driver = importlib.import_module(f"drivers.{entry.driver}")
+    driver = load_driver(name, entry)
     try:
         return driver.connect(address or entry.address, clock, entry.settings)
     except WrongInstrument as error:
@@ -90,9 +95,7 @@ class Simulators:
         return InstrumentConfig(entry.driver, str(ready["address"]), True, guard_address, entry.settings)
 
 
-def _scene(
-    config: StationConfig, start_utc_ns: int, stop_utc_ns: int, epoch_utc_ns: int
-) -> dict[str, object]:
+def _scene(config: StationConfig, start_utc_ns: int, stop_utc_ns: int, epoch_utc_ns: int) -> dict[str, object]:
     elements = config.elements()
     return {
         "start_utc": utc_text(start_utc_ns, 9),

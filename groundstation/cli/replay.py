@@ -17,9 +17,7 @@ _SHOW_INTERVAL_S = 0.5
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "recording", type=Path, help="a sealed recording.h5, or the directory of one that is not"
-    )
+    parser.add_argument("recording", type=Path, help="a sealed recording.h5, or the directory of one that is not")
     parser.add_argument("--speed", default="max", help="times real time, or max (default)")
     parser.add_argument("--output", type=Path, help="directory of the report (default: beside the recording)")
     parser.add_argument("--json", action="store_true", help="status as JSON lines")

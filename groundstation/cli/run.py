@@ -14,15 +14,8 @@ from typing import Any
 from groundstation.cli.instruments import DETECTORS, Simulators, connect
 from groundstation.cli.planning import PlannedPass, manifest_of, plan_pass
 from groundstation.cli.view import PassView
-from groundstation.clock import (
-    NS_PER_S,
-    Clock,
-    SimulatedClock,
-    SystemClock,
-    monotonic_ns,
-    monotonic_s,
-)
-from groundstation.config import InstrumentConfig, StationConfig, load_config
+from groundstation.clock import NS_PER_S, Clock, SimulatedClock, SystemClock, monotonic_ns, monotonic_s, utc_text
+from groundstation.config import DEFAULT_CONFIG, InstrumentConfig, StationConfig, load_config
 from groundstation.console.terminal import TerminalView, style_for
 from groundstation.errors import BadInput, GroundStationError
 from groundstation.operation.children import Child
@@ -35,7 +28,6 @@ from groundstation.recording.manifest import create_recording
 from groundstation.recording.sealing import remove_segments, seal_in_child
 from groundstation.recording.writer import StreamWriter, close_abandoned
 
-DEFAULT_CONFIG = Path(__file__).parents[2] / "config" / "simulated.toml"
 DEFAULT_SPEED = 10.0
 #: World time for slewing and cooling, and wall time for starting all programs, before the pass begins.
 _LEAD_S, _STARTUP_WALL_S = 45.0, 6.0
@@ -46,14 +38,10 @@ _BYTES_PER_TAG = 9
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--config", type=Path, default=DEFAULT_CONFIG, help="station file (default: the simulated one)"
-    )
+    parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="station file (default: the simulated one)")
     parser.add_argument("--speed", type=float, help="world seconds per second, simulation only (default 10)")
     parser.add_argument("--seed", type=int, help="seed of the simulated world")
-    parser.add_argument(
-        "--output", type=Path, help="directory for recording and report (default: named by the pass)"
-    )
+    parser.add_argument("--output", type=Path, help="directory for recording and report (default: named by the pass)")
     parser.add_argument("--json", action="store_true", help="status as JSON lines")
 
 
@@ -62,9 +50,7 @@ def run(options: argparse.Namespace) -> int:
     config = _configured(load_config(options.config), options.seed)
     speed = _speed(config, options.speed)
     planned = plan_pass(config)
-    directory = options.output or Path(
-        f"{config.satellite.name.lower()}-{_stamp(planned.window_start_utc_ns)}"
-    )
+    directory = options.output or _named_by(config, planned)
     clock = _clock(config, planned, speed)
     _check_space(config, planned, directory)
     directory.mkdir(parents=True, exist_ok=True)
@@ -103,18 +89,21 @@ def _clock(config: StationConfig, planned: PlannedPass, speed: float) -> Clock:
     return SimulatedClock(planned.start_utc_ns - lead_ns, monotonic_ns(), speed)
 
 
-def _stamp(utc_ns: int) -> str:
-    from groundstation.clock import utc_text
+def _named_by(config: StationConfig, planned: PlannedPass) -> Path:
+    stamp = utc_text(planned.window_start_utc_ns, 0).replace("-", "").replace(":", "")
+    return Path(f"{config.satellite.name.lower()}-{stamp}")
 
-    return utc_text(utc_ns, 0).replace("-", "").replace(":", "")
+
+def space_needed(config: StationConfig, planned: PlannedPass) -> float:
+    """Bytes that must be free before the pass is flown."""
+    duration_s = (planned.stop_utc_ns - planned.start_utc_ns) * 1e-9
+    return config.recording.max_rate_hz * duration_s * _BYTES_PER_TAG * config.recording.space_factor
 
 
 def _check_space(config: StationConfig, planned: PlannedPass, directory: Path) -> None:
     """Refuse a pass that does not fit on the disk."""
-    duration_s = (planned.stop_utc_ns - planned.start_utc_ns) * 1e-9
-    wanted = config.recording.max_rate_hz * duration_s * _BYTES_PER_TAG * config.recording.space_factor
     existing = next(p for p in (directory.resolve(), *directory.resolve().parents) if p.exists())
-    free = shutil.disk_usage(existing).free
+    wanted, free = space_needed(config, planned), shutil.disk_usage(existing).free
     if free < wanted:
         raise BadInput(
             f"{existing} has {free / 1e9:.1f} GB free, the pass may need {wanted / 1e9:.1f} GB; make room or choose "
@@ -222,9 +211,7 @@ class Run:
         heartbeat: Callable[[], None] = lambda: self._children["guard"].say(HEARTBEAT)  # noqa: E731  three words
         flight = Flight(plan, mount, detectors, logbook, self._clock, heartbeat, self._unsafe)
         watch = DetectorWatch(detectors, logbook, self._clock)
-        view = PassView(
-            self._config, self._planned, self._clock, self._directory, flight, logbook, self._children
-        )
+        view = PassView(self._config, self._planned, self._clock, self._directory, flight, logbook, self._children)
         with TerminalView(sys.stdout, self._style) as terminal:
             for sentence in self._warnings(mount):
                 terminal.message(sentence)
@@ -248,9 +235,7 @@ class Run:
 
     def _warnings(self, mount: Any) -> list[str]:
         limits = mount.capabilities
-        return check_mount_can_follow(
-            self._planned.path, limits.max_rate_deg_s, limits.max_acceleration_deg_s2
-        )
+        return check_mount_can_follow(self._planned.path, limits.max_rate_deg_s, limits.max_acceleration_deg_s2)
 
     def _catch_signals(self, flight: Flight, terminal: TerminalView) -> None:
         def interrupted(_number: int, _frame: object) -> None:
@@ -321,9 +306,7 @@ class Run:
 
     def _finish(self, flight: Flight, view: PassView, terminal: TerminalView) -> int:
         """Wait for the report, seal, say how it went."""
-        terminal.message(
-            "Parked. Waiting for the last answers and the report." if not flight.status.alarms else ""
-        )
+        terminal.message("Parked. Waiting for the last answers and the report." if not flight.status.alarms else "")
         deadline_s = monotonic_s() + _FINISH_TIMEOUT_S
         analysis = self._children["analysis"]
         while analysis.running or analysis.exit_code != 0:

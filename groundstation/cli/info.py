@@ -1,0 +1,51 @@
+"""`groundstation info`: what a recording holds, in a few lines."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from groundstation.clock import utc_text
+from groundstation.pipeline.settings import PassPlan
+from groundstation.recording.reader import Recording, open_recording
+from groundstation.recording.segment import Damage
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("recording", type=Path, help="a sealed recording.h5 or the directory of one that is not")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print it; 1 when parts of the recording are damaged."""
+    recording = open_recording(options.recording)
+    plan = PassPlan.from_manifest(recording.manifest)
+    write = sys.stdout.write
+    write(f"{plan.satellite} over {plan.station}, {plan.mode}, run {recording.run_id}\n")
+    write(f"window   {utc_text(plan.window_start_utc_ns)} to {utc_text(plan.window_stop_utc_ns)}\n")
+    write(f"made     {recording.manifest.get('created_utc', 'unknown')} on the recording's own clock\n")
+    damaged = False
+    for name in recording.streams():
+        line, damages = _stream(recording, name)
+        write(f"{name:9}{line}\n")
+        for damage in damages:
+            write(f"         {damage.sentence}\n")
+        damaged |= bool(damages)
+    return int(damaged)
+
+
+def _stream(recording: Recording, name: str) -> tuple[str, list[Damage]]:
+    """One line about a stream, and what is damaged in it."""
+    stream = recording.stream(name)
+    rows: dict[str, int] = {}
+    damages: list[Damage] = []
+    segments = 0
+    while not stream.ended:
+        for item in stream.poll():
+            if isinstance(item, Damage):
+                damages.append(item)
+                continue
+            segments += 1
+            for table, count in item.rows.items():
+                rows[table] = rows.get(table, 0) + count
+    held = ", ".join(f"{count:,} {table}" for table, count in sorted(rows.items())) or "nothing"
+    state = "closed in order" if stream.complete else "NOT closed in order" if not damages else "DAMAGED"
+    return f"{held}; {segments:,} segments; {state}", damages
