@@ -331,6 +331,7 @@ class Tdc2Tagger:
         return self._decoder.feed(self._link.read_available(timeout_s))
 
     def close(self) -> None:
+        self._kept = []
         self._link.close()
 
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from groundstation.clock import Clock, SimulatedClock, SystemClock, clock_from_text, parse_utc
+from groundstation.clock import Clock, SimulatedClock, SystemClock, parse_utc
 
 KINDS = ("tagger", "mount", "detector_h", "detector_v", "detector_d", "detector_a", "transmitter")
 SPEED = 20.0  # simulated motion takes a twentieth of its time
@@ -31,13 +31,13 @@ START = "2016-12-19T16:49:00Z"
 
 @dataclass(frozen=True)
 class Device:
-    """One device under test. `again()` connects a second time with other settings (after closing the first)."""
+    """One device under test, and how much it may be disturbed."""
 
     kind: str
     driver: str
     address: str
     clock: Clock
-    hardware: bool
+    max_disturb: int
     settings: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 
     def connect(self, **more: object) -> Any:
@@ -107,25 +107,23 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def device(request: pytest.FixtureRequest) -> Iterator[Device]:
     """The address of the device under test; its simulator runs as long as the suite."""
     kind: str = request.param
+    asked: int | None = request.config.getoption("--max-disturb")
     table = _hardware(request.config).get(kind)
     if table is not None:
         settings = MappingProxyType(dict(table.get("settings", {})))
-        yield Device(kind, table["driver"], table["address"], SystemClock(), True, settings)
+        yield Device(kind, table["driver"], table["address"], SystemClock(), asked or 0, settings)
         return
     driver, arguments = SIMULATORS[kind]
     clock = SimulatedClock(parse_utc(START), time.monotonic_ns(), SPEED)
-    program = subprocess.Popen(
-        [sys.executable, "-m", f"drivers.simulators.{driver}", *arguments]
-        + ["--supervised", "--linger", "0", "--clock", clock.text()],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
+    command = [sys.executable, "-m", f"drivers.simulators.{driver}", *arguments]
+    command += ["--supervised", "--linger", "0", "--clock", clock.text()]
+    program = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert program.stdin is not None
     assert program.stdout is not None
     try:
         ready = json.loads(program.stdout.readline())
         assert ready["ready"] is True
-        yield Device(kind, driver, ready["address"], clock_from_text(clock.text()), False)
+        yield Device(kind, driver, ready["address"], clock, 2 if asked is None else asked)
     finally:
         program.stdin.close()  # it ends by itself when its supervisor is gone
         try:
@@ -143,9 +141,7 @@ def _allowed_to_disturb(request: pytest.FixtureRequest) -> None:
         return
     mark = request.node.get_closest_marker("disturb")
     level = mark.args[0] if mark else 0
-    allowed = request.config.getoption("--max-disturb")
-    if allowed is None:
-        allowed = 0 if request.getfixturevalue("device").hardware else 2
+    allowed = request.getfixturevalue("device").max_disturb
     if level > allowed:
         pytest.skip(f"disturbs at level {level}, allowed is {allowed} (--max-disturb)")
 

@@ -18,9 +18,6 @@ from groundstation.passes.prediction import (
     window_within,
 )
 
-#: The path reaches this much beyond rise and set.
-_PATH_MARGIN_S = 2
-
 
 @dataclass(frozen=True)
 class PlannedPass:
@@ -58,9 +55,8 @@ def plan_pass(config: StationConfig) -> PlannedPass:
     start, stop = window_start - margin_ns, window_stop + margin_ns
     if not config.simulated and start < SystemClock().utc_ns():
         raise BadInput(f"the pass began at {utc_text(start, 0)}, which is over; wait for the next one")
-    margin_s = _PATH_MARGIN_S * NS_PER_S
-    first_knot = (min(prediction.rise.utc_ns, start) - margin_s) // NS_PER_S * NS_PER_S
-    path = fit_azimuth(predict_path(orbit, first_knot, max(prediction.set.utc_ns, stop) + margin_s))
+    first_knot = min(prediction.rise.utc_ns, start) // NS_PER_S * NS_PER_S
+    path = fit_azimuth(predict_path(orbit, first_knot, max(prediction.set.utc_ns, stop)))
     epoch = first_knot // (60 * NS_PER_S) * 60 * NS_PER_S
     return PlannedPass(prediction, window_start, window_stop, start, stop, path, epoch)
 

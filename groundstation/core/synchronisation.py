@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 
 from groundstation.core.timebase import PS_PER_S
 
-#: A pulse further than this from the extrapolated clock is spurious.
+#: A pulse further than this from the clock of the window before is spurious.
 _TOLERANCE_PS = 4_000.0
-_TOLERANCE_GROWTH_PS_PER_S = 2_000.0
 #: A window is used only if its clock is known this well (1 sigma) at its worst edge; the gate is 1,000 ps.
 _EDGE_UNCERTAINTY_PS = 300.0
 _ACQUISITION_BIN_PS = 1_000_000
-_REACQUIRE_AFTER_S = 5.0
+_FEWEST_TO_ACQUIRE = 20
+#: A clock older than this predicts nothing: numbering begins anew.
+_FORGET_AFTER_S = 5.0
 
 
 class ClockFit(NamedTuple):
@@ -46,8 +47,12 @@ def acquire_offset(emitted_ps: NDArray[np.int64], period_ps: int, uncertainty_ps
 
     `emitted_ps` (n,): emission times of the pulses of one window; `uncertainty_ps`: how far UTC, the predicted
     time of flight and the transmitter's clock may be off together. Offsets that differ by a period number the
-    pulses differently; exactly one of them must lie within the uncertainty.
+    pulses differently, so the uncertainty must be less than half a period and the offset must lie within it.
     """
+    known = f"UTC and the predicted time of flight are known to {uncertainty_ps * 1e-6:.3g} us together"
+    if 2 * uncertainty_ps >= period_ps:
+        spacing = f"the beacon pulses are {period_ps * 1e-6:.3g} us apart"
+        return BeaconSolution(None, f"{known} and {spacing}: the number of a pulse is ambiguous")
     phase = np.mod(emitted_ps, period_ps)
     bins = -(-period_ps // _ACQUISITION_BIN_PS)
     counts = np.bincount(phase // _ACQUISITION_BIN_PS, minlength=bins)
@@ -55,21 +60,13 @@ def acquire_offset(emitted_ps: NDArray[np.int64], period_ps: int, uncertainty_ps
     centre = (peak + 1) * _ACQUISITION_BIN_PS
     distance = np.mod(phase - centre + period_ps // 2, period_ps) - period_ps // 2
     near = distance[np.abs(distance) <= _ACQUISITION_BIN_PS]
-    if near.size < 20 or near.size < 0.5 * emitted_ps.size:
+    if near.size < _FEWEST_TO_ACQUIRE or near.size < 0.5 * emitted_ps.size:
         return BeaconSolution(None, f"only {near.size} of {emitted_ps.size} beacon tags agree on one phase")
     offset = centre + float(np.median(near))
-    candidates = offset + period_ps * np.arange(-3, 4)
-    possible = candidates[np.abs(candidates) <= min(uncertainty_ps, 3 * period_ps)]
-    if possible.size == 1:
-        return BeaconSolution(float(possible[0]), "numbered")
-    known = f"UTC and the predicted time of flight are known to {uncertainty_ps * 1e-6:.3g} us together"
-    spacing = f"the beacon pulses are {period_ps * 1e-6:.3g} us apart"
-    if possible.size == 0:
-        nearest = float(candidates[np.argmin(np.abs(candidates))])
-        return BeaconSolution(
-            None, f"{known}, but the beacon is {nearest * 1e-6:.3g} us away from where it should be"
-        )
-    return BeaconSolution(None, f"{known} and {spacing}: the number of a pulse is ambiguous")
+    offset -= period_ps * round(offset / period_ps)
+    if abs(offset) > uncertainty_ps:
+        return BeaconSolution(None, f"{known}, but the beacon is {offset * 1e-6:.3g} us away from where it should be")
+    return BeaconSolution(offset, "numbered")
 
 
 class BeaconClock:
@@ -112,21 +109,27 @@ class BeaconClock:
     def _predict(
         self, window: int, emitted_ps: NDArray[np.int64], u: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], float] | None:
-        """Expected offset of each pulse (n,) in ps and how far a true pulse may be from it."""
-        age_s = (window - self._last[0]) * self._window_ps / PS_PER_S if self._last else np.inf
-        if self._last is not None and age_s <= _REACQUIRE_AFTER_S:
+        """Expected offset of each pulse (n,) in ps and how far a true pulse may be from it.
+
+        From one window to the next the last clock is extrapolated. After a fade it still says which number a
+        pulse has (curvature of 358 ns/s^2 makes 1.6 us in 3 s), but not to nanoseconds: the offset from it is
+        searched for as at the beginning.
+        """
+        expected = np.zeros(u.shape)
+        if self._last is not None and (window - self._last[0]) * self._window_ps <= _FORGET_AFTER_S * PS_PER_S:
             ago, fit = window - self._last[0], self._last[1]
             slope = fit.c1 + 2 * fit.c2  # per unit of u at the end of the last window
-            at_edge = fit.c0 + fit.c1 + fit.c2
-            expected = at_edge + slope * (u + 2 * ago - 1)
-            return expected, _TOLERANCE_PS + _TOLERANCE_GROWTH_PS_PER_S * age_s
-        solution = acquire_offset(emitted_ps, self._period_ps, self._uncertainty_ps)
+            expected = fit.c0 + fit.c1 + fit.c2 + slope * (u + 2 * ago - 1)
+            if ago == 1:
+                return expected, _TOLERANCE_PS
+        unexpected_ps = emitted_ps - np.rint(expected).astype(np.int64)
+        solution = acquire_offset(unexpected_ps, self._period_ps, self._uncertainty_ps)
         if solution.offset_ps is None:
-            if emitted_ps.size >= 20:
+            if emitted_ps.size >= _FEWEST_TO_ACQUIRE:
                 self.refusal = solution.sentence
             return None
         self.refusal = ""
-        return np.full(u.shape, solution.offset_ps), float(_ACQUISITION_BIN_PS)
+        return expected + solution.offset_ps, float(_ACQUISITION_BIN_PS)
 
 
 def _robust_quadratic(
@@ -135,7 +138,7 @@ def _robust_quadratic(
     """Least squares of 1, u, u^2, cutting outliers at shrinking distances from the fit."""
     model: NDArray[np.floating] = expected
     limit = tolerance_ps
-    coefficients = np.zeros(3)
+    coefficients: NDArray[np.floating] = np.zeros(3)
     while True:
         inside = np.flatnonzero(np.abs(offset - model) <= limit)
         if inside.size < 30:

@@ -232,7 +232,8 @@ class Flight:
             self.status,
             azimuth_deg=reading.azimuth_deg,
             elevation_deg=reading.elevation_deg,
-            pointing_error_arcsec=error_arcsec,
+            # A reading whose time is too uncertain tells no error: the last one that did stays.
+            pointing_error_arcsec=self.status.pointing_error_arcsec if error_arcsec is None else error_arcsec,
             read_at_s=monotonic_s(),
         )
 

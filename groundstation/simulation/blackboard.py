@@ -84,9 +84,7 @@ class Blackboard:
         self._board["motions"][0, written % _MOTIONS] = tuple(motion)
         self._board["motions_written"][0] = written + 1
 
-    def pointing_deg(
-        self, utc_ns: NDArray[np.int64]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    def pointing_deg(self, utc_ns: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
         """Azimuth and elevation of the telescope at each time (n,); None when no mount moves on this board."""
         written = int(self._board["motions_written"][0])
         if written == 0:
@@ -96,9 +94,7 @@ class Blackboard:
         which = np.maximum(np.searchsorted(motions["utc_ns"], utc_ns, side="right") - 1, 0)
         at = motions[which]
         t = np.maximum((utc_ns - at["utc_ns"]) * 1e-9, 0.0)
-        azimuth = at["azimuth_deg"] + t * (
-            at["azimuth_rate_deg_s"] + 0.5 * t * at["azimuth_acceleration_deg_s2"]
-        )
+        azimuth = at["azimuth_deg"] + t * (at["azimuth_rate_deg_s"] + 0.5 * t * at["azimuth_acceleration_deg_s2"])
         elevation = at["elevation_deg"] + t * (
             at["elevation_rate_deg_s"] + 0.5 * t * at["elevation_acceleration_deg_s2"]
         )

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from groundstation.core.keyed_random import philox4x32
 from groundstation.simulation.blackboard import Blackboard
 from groundstation.simulation.link import channel_transmittance, coupling
 from groundstation.simulation.parameters import WorldParameters
@@ -23,6 +24,7 @@ _BLOCK_PS = BLOCK_NS * 1000
 _HOLD_PS = 1_000_000
 _FWHM_PER_SIGMA = 2.354_820_045
 _NODES = 6
+_STREAM_FADE = 4
 #: Below this share of the light even the bright beacon is lost.
 _BEACON_NEEDS_COUPLING = 0.01
 #: The gate in which the world counts what a perfect clock would have sifted (Liao 2017: 2 ns).
@@ -100,6 +102,7 @@ class Light:
         that are left out were dark: nobody looked."""
         if number != self._block + 1:
             self._held = self._held.at(slice(0))
+            self._last_click_ps[:] = number * _BLOCK_PS - PS_PER_S
         self._block = number
         rng = np.random.Generator(np.random.Philox(key=[self._p.seed, number]))
         start_ps, stop_ps = number * _BLOCK_PS, (number + 1) * _BLOCK_PS
@@ -152,9 +155,7 @@ class Light:
         flight = self._sky.flight_ps(emitted_ps * 1e-12)
         now = np.interp((emitted_ps + flight) * 1e-12, received_s, share) / max(float(share.max()), 1e-300)
         detector = self._analyse(rng, state.basis, state.bit)
-        chance = (
-            intensity[state.intensity] / brightest * now * relative[detector] / max(relative.max(), 1e-300)
-        )
+        chance = intensity[state.intensity] / brightest * now * relative[detector] / max(relative.max(), 1e-300)
         kept = np.flatnonzero(rng.random(count) < chance)
         laser = np.array(source.laser_delay_ps)
         which = np.minimum(state.intensity[kept], 1) * 4 + state.basis[kept] * 2 + state.bit[kept]
@@ -163,9 +164,7 @@ class Light:
         arrival = emitted_ps[kept] + np.rint(late).astype(np.int64)
         return _Events(arrival, detector[kept], slot[kept])
 
-    def _analyse(
-        self, rng: np.random.Generator, basis: NDArray[np.uint8], bit: NDArray[np.uint8]
-    ) -> NDArray[np.int8]:
+    def _analyse(self, rng: np.random.Generator, basis: NDArray[np.uint8], bit: NDArray[np.uint8]) -> NDArray[np.int8]:
         """The detector that each photon reaches: passive basis choice, then Malus's law with the frame's
         misalignment and the finite contrast of the optics."""
         choice = rng.random(basis.size) < 0.5
@@ -221,25 +220,27 @@ class Light:
         if visible:
             edges = self._sky.emitted_ps(np.array([start_ps, stop_ps])) - self._epoch_ps
             edges = edges + np.rint(self._clock.error_ps(edges * 1e-12)).astype(np.int64)
-            sent_ps = (
-                np.arange(-(-edges[0] // self._beacon_ps), -(-edges[1] // self._beacon_ps)) * self._beacon_ps
-            )
+            sent_ps = np.arange(-(-edges[0] // self._beacon_ps), -(-edges[1] // self._beacon_ps)) * self._beacon_ps
             sent_ps = sent_ps[sent_ps >= 0]
-            emitted = (
-                sent_ps - np.rint(self._clock.error_ps(sent_ps * 1e-12)).astype(np.int64) + self._epoch_ps
-            )
+            emitted = sent_ps - np.rint(self._clock.error_ps(sent_ps * 1e-12)).astype(np.int64) + self._epoch_ps
             late = self._sky.flight_ps(emitted * 1e-12) + rng.normal(0.0, beacon.jitter_rms_ps, sent_ps.size)
             arrival = emitted + np.rint(late).astype(np.int64)
             kept = rng.random(arrival.size) >= beacon.dropout_probability
-            if rng.random() < beacon.fade_rate_hz * (stop_ps - start_ps) / PS_PER_S:
-                fade = rng.integers(start_ps, stop_ps)
-                kept &= (arrival < fade) | (arrival > fade + beacon.fade_duration_s * PS_PER_S)
-            arrival = arrival[kept]
-        spurious = rng.integers(
-            start_ps, stop_ps, rng.poisson(beacon.spurious_hz * (stop_ps - start_ps) / PS_PER_S)
-        )
+            arrival = arrival[kept & ~self._in_a_fade(arrival, start_ps // _BLOCK_PS)]
+        spurious = rng.integers(start_ps, stop_ps, rng.poisson(beacon.spurious_hz * (stop_ps - start_ps) / PS_PER_S))
         arrival = np.concatenate((arrival, spurious))
         return _Events(arrival, np.full(arrival.size, 4, np.int8), np.full(arrival.size, -1, np.int64))
+
+    def _in_a_fade(self, arrival_ps: Ints, number: int) -> NDArray[np.bool_]:
+        """Which beacon pulses (n,) of a block fall into a fade. At most one fade begins in a block, at a moment
+        keyed by the block's number, so one that began earlier is known whatever blocks came before."""
+        beacon = self._p.beacon
+        lasts_ps = round(beacon.fade_duration_s * PS_PER_S)
+        blocks = np.arange(max(0, number - 1 - lasts_ps // _BLOCK_PS), number + 1)
+        share = philox4x32(blocks.astype(np.uint64), self._p.seed, _STREAM_FADE) / float(1 << 32)
+        begins = share[0] < beacon.fade_rate_hz * _BLOCK_PS / PS_PER_S
+        since_ps = arrival_ps[:, None] - ((blocks + share[1])[begins] * _BLOCK_PS).astype(np.int64)
+        return np.asarray(((since_ps >= 0) & (since_ps <= lasts_ps)).any(axis=1))
 
     def _pps(self, rng: np.random.Generator, start_ps: int, stop_ps: int) -> _Events:
         """The GPS receiver's 1PPS."""
