@@ -119,8 +119,8 @@ def _progress(status: PassStatus, width: int, ascii_only: bool) -> RenderableTyp
 
 def _pointing(status: PassStatus) -> Panel:
     rows = (
-        ("azimuth", number_text(status.azimuth_deg, "{:.2f}°")),
-        ("elevation", number_text(status.elevation_deg, "{:.2f}°")),
+        ("azimuth", number_text(status.azimuth_deg, "{:z.2f}°")),
+        ("elevation", number_text(status.elevation_deg, "{:z.2f}°")),
         ("range", number_text(status.range_km, "{:.0f} km")),
         ("error", number_text(status.pointing_error_arcsec, "{:.1f}″")),
     )

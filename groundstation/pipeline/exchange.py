@@ -44,7 +44,7 @@ class RecordedAnswers:
 
     def find(self, batch: int, slots: NDArray[np.int64]) -> Answered | None:
         """The recorded answers to a batch; None when there are none."""
-        while batch not in self._batches and self._read():
+        while self._found(batch) < slots.size and self._read():  # a re-cutting may spread it over many segments
             pass
         recorded = self._batches.pop(batch, None)
         if recorded is None:
@@ -55,13 +55,17 @@ class RecordedAnswers:
         _, position, which = np.intersect1d(slots, known, assume_unique=True, return_indices=True)
         return Answered(batch, position, answer[which])
 
+    def _found(self, batch: int) -> int:
+        """How many answers to a batch have been read."""
+        return self._batches[batch][0].size if batch in self._batches else 0
+
     def _read(self) -> bool:
-        """Read a few segments more; False at the end."""
+        """Read a few segments more; False when there are none now."""
         items = self._stream.poll()
         for item in items:
             if isinstance(item, Segment):
                 self._take(item)
-        return bool(items) or not self._stream.ended
+        return bool(items)
 
     def _take(self, segment: Segment) -> None:
         if self._terms is None and isinstance(terms := segment.notes.get("terms"), dict):
@@ -123,9 +127,11 @@ class Exchange:
         found, self._found = self._found, []
         if self._transmitter is None or self._writer is None or not self._asked:
             return found
-        fresh = [a for a in self._transmitter.answers(timeout_s) if a.batch in self._asked]
-        if fresh:
-            slots = [self._asked.pop(a.batch) for a in fresh]
+        # One answer to each batch: a question that was repeated may have been answered twice.
+        given = {a.batch: a for a in self._transmitter.answers(timeout_s) if a.batch in self._asked}
+        if given:
+            fresh = list(given.values())
+            slots = [self._asked.pop(batch) for batch in given]
             self._writer.publish(
                 {
                     "answers": {
