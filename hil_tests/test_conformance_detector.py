@@ -81,7 +81,7 @@ def test_a_setting_out_of_range_is_refused_and_changes_nothing(detector: Detecto
 
 
 def test_an_unknown_setting_is_refused_before_anything_is_opened(device) -> None:
-    with pytest.raises(BadInput, match="has no setting"):
+    with pytest.raises(BadInput, match="has no key"):
         device.connect(no_such_setting=1)
 
 

@@ -151,7 +151,7 @@ def test_a_place_outside_the_sky_is_refused(mount: Mount, place: tuple[float, fl
 
 
 def test_an_unknown_setting_is_refused_before_anything_is_opened(device) -> None:
-    with pytest.raises(BadInput, match="has no setting"):
+    with pytest.raises(BadInput, match="has no key"):
         device.connect(no_such_setting=1)
 
 

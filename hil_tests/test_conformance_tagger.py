@@ -80,7 +80,7 @@ def test_it_says_what_it_is_and_keeps_the_events_it_watched(tagger: TimeTagger) 
 
 
 def test_an_unknown_setting_is_refused_before_anything_is_opened(device) -> None:
-    with pytest.raises(BadInput, match="has no setting"):
+    with pytest.raises(BadInput, match="has no key"):
         device.connect(no_such_setting=1)
 
 

@@ -101,5 +101,5 @@ def test_slots_that_do_not_ascend_are_refused(transmitter: Transmitter) -> None:
 
 
 def test_an_unknown_setting_is_refused_before_anything_is_opened(device) -> None:
-    with pytest.raises(BadInput, match="has no setting"):
+    with pytest.raises(BadInput, match="has no key"):
         device.connect(no_such_setting=1)

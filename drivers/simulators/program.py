@@ -20,17 +20,17 @@ import socket
 import sys
 import tty
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar, get_type_hints
+from typing import NoReturn
 
 from groundstation.clock import NS_PER_S, Clock, clock_from_text, monotonic_s
 from groundstation.errors import BadInput, GroundStationError
 from groundstation.simulation.blackboard import Blackboard
 from groundstation.simulation.parameters import WorldParameters
+from groundstation.tables import record
 
-_Record = TypeVar("_Record")
 _CHUNK_GAP_S = 0.005  # between the parts of a split reply, world time
 _CHUNKS = 3
 
@@ -85,8 +85,8 @@ def world_of(options: argparse.Namespace) -> World:
     """Read what the shared options point to. Raises BadInput."""
     parameters = WorldParameters()
     if options.settings is not None:
-        parameters = world_parameters(_json_object(_text_of(options.settings), str(options.settings)))
-    faults = _record(Faults, _json_object(options.faults, "--faults"), "--faults")
+        parameters = record(WorldParameters, _json_object(_text_of(options.settings), str(options.settings)), "world")
+    faults = record(Faults, _json_object(options.faults, "--faults"), "faults")
     board = Blackboard.alone(parameters.detectors.dark_hz)
     if options.world is not None:
         try:
@@ -94,41 +94,6 @@ def world_of(options: argparse.Namespace) -> World:
         except (OSError, ValueError) as error:
             raise BadInput(f"the world's file {options.world} cannot be attached: {error}") from error
     return World(clock_from_text(options.clock), parameters, board, faults)
-
-
-def world_parameters(values: Mapping[str, object]) -> WorldParameters:
-    """The parameters written by `dataclasses.asdict`; what is left out keeps its default.
-
-    Raises BadInput for an unknown key and for a value of another type.
-    """
-    return _record(WorldParameters, values, "settings")
-
-
-def _record(kind: type[_Record], values: object, where: str) -> _Record:
-    if not isinstance(values, Mapping):
-        raise BadInput(f"{where} must be a table, not {values!r}")
-    known = {name: hint for name, hint in get_type_hints(kind).items() if name in _names(kind)}
-    for name in values:
-        if name not in known:
-            raise BadInput(f'{where} has no "{name}"; it knows {", ".join(known)}')
-    return kind(**{name: _value(known[name], value, f"{where}.{name}") for name, value in values.items()})
-
-
-def _names(kind: Any) -> set[str]:
-    return {field.name for field in fields(kind)}
-
-
-def _value(hint: Any, value: object, where: str) -> object:
-    if is_dataclass(hint):
-        return _record(hint, value, where)  # type: ignore[arg-type]  # is_dataclass does not narrow to a type
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if (number and hint in (float, float | None)) or (value is None and hint == float | None):
-        return value
-    if type(value) is hint:
-        return value
-    if hint == tuple[float, ...] and isinstance(value, Sequence) and not isinstance(value, str):
-        return tuple(_value(float, item, where) for item in value)
-    raise BadInput(f"{where} is {value!r}, which is not a value of the kind {getattr(hint, '__name__', hint)}")
 
 
 def _text_of(path: Path) -> str:

@@ -98,6 +98,7 @@ class Tagger:
         self._client: socket.socket | None = None
         self._backlog = bytearray()
         self._block = 0
+        self._connections = 0
         loop.watch(server.fileno(), self._accept)
         loop.after_wall_s(_TRUTH_INTERVAL_S, self._tell_truth)
 
@@ -110,22 +111,22 @@ class Tagger:
 
     def _accept(self) -> None:
         client, _ = self._server.accept()
-        if self._client is not None:
-            client.close()  # one reader program, one reader
-            return
+        self._hang_up()  # one reader program, one reader: the newest, for the old one may be gone without a word
         client.setblocking(False)
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._client = client
         self._watch_client()
         self._block = (self._clock.utc_ns() - self._zero_utc_ns) // BLOCK_NS
+        self._connections += 1
         self._schedule()
 
     def _schedule(self) -> None:
-        self._loop.at(self._zero_utc_ns + (self._block + 1) * BLOCK_NS, self._generate)
+        connection = self._connections
+        self._loop.at(self._zero_utc_ns + (self._block + 1) * BLOCK_NS, lambda: self._generate(connection))
 
-    def _generate(self) -> None:
-        """One block, at the end of its time."""
-        if self._client is None:
+    def _generate(self, connection: int) -> None:
+        """One block, at the end of its time, for the connection for which it was planned."""
+        if self._client is None or connection != self._connections:
             return
         block = self._light.block(self._block)
         self._block += 1

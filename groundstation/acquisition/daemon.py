@@ -112,9 +112,7 @@ class Acquisition:
             return
         tags = concatenate(self._waiting)
         self._ledger.recorded += int(tags.time_ps.size)
-        self._writer.publish(
-            {"tags": {"time_ps": tags.time_ps, "channel": tags.channel}}, self._notes(), end=end
-        )
+        self._writer.publish({"tags": {"time_ps": tags.time_ps, "channel": tags.channel}}, self._notes(), end=end)
         if self._waiting:
             self._longest_wait_s = max(self._longest_wait_s, monotonic_s() - self._waiting_since_s)
         self._waiting = []

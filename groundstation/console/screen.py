@@ -160,10 +160,7 @@ def _recording(status: PassStatus) -> Panel:
 
 
 def _alarms(status: PassStatus) -> RenderableType:
-    shown = [
-        Text(f"ALARM  {one_line(alarm)}", style="bold white on red")
-        for alarm in status.alarms[:_ALARMS_SHOWN]
-    ]
+    shown = [Text(f"ALARM  {one_line(alarm)}", style="bold white on red") for alarm in status.alarms[:_ALARMS_SHOWN]]
     more = len(status.alarms) - len(shown)
     last = Text(f"last event: {one_line(status.last_event or UNKNOWN)}", style="bright_black")
     if more > 0:

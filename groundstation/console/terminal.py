@@ -42,9 +42,7 @@ class TerminalView:
         self._lost = False
         self._console = _QuietConsole(file=stream, highlight=False, markup=False, emoji=False)
         # No refresh thread: only `update` draws. Other writers' output is theirs, so nothing is redirected.
-        self._live = Live(
-            console=self._console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False
-        )
+        self._live = Live(console=self._console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
 
     def __enter__(self) -> Self:
         return self

@@ -168,9 +168,7 @@ class Flight:
 
     def _await_cold(self) -> None:
         """Wait for the coolers while there is time; a warm detector is an alarm, not a reason to stop."""
-        deadline_ns = min(
-            self._clock.utc_ns() + round(_COOLING_TIMEOUT_S * NS_PER_S), self._plan.start_utc_ns
-        )
+        deadline_ns = min(self._clock.utc_ns() + round(_COOLING_TIMEOUT_S * NS_PER_S), self._plan.start_utc_ns)
         for name, detector in self._detectors.items():
             while abs(detector.temperature_c() - self._plan.detector_temperature_c) > _COOL_WITHIN_C:
                 self._turn()

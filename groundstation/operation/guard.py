@@ -19,9 +19,7 @@ _STILL_DEG = 0.003
 _STILL_WAIT_S = 0.1
 
 
-def watch(
-    mount: Mount, heartbeats: int, timeout_s: float, report: Callable[[dict[str, object]], None]
-) -> None:
+def watch(mount: Mount, heartbeats: int, timeout_s: float, report: Callable[[dict[str, object]], None]) -> None:
     """Until dismissed or orphaned. `heartbeats`: file descriptor of the pipe; `timeout_s`: wall time."""
     stopped = False
     while True:

@@ -118,6 +118,4 @@ class Logbook:
 
 def _columns(table: str, rows: list[_Row]) -> dict[str, NDArray[np.generic]]:
     kinds = _TELEMETRY[table]
-    return {
-        name: np.array([row[i] for row in rows], dtype=kind) for i, (name, kind) in enumerate(kinds.items())
-    }
+    return {name: np.array([row[i] for row in rows], dtype=kind) for i, (name, kind) in enumerate(kinds.items())}

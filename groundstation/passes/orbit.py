@@ -145,9 +145,7 @@ class Orbit:
     @cached_property
     def _station_km(self) -> Floats:
         site = self.site
-        position_m = erfa.gd2gc(
-            _WGS84, np.radians(site.longitude_deg), np.radians(site.latitude_deg), site.altitude_m
-        )
+        position_m = erfa.gd2gc(_WGS84, np.radians(site.longitude_deg), np.radians(site.latitude_deg), site.altitude_m)
         return np.asarray(position_m, dtype=np.float64) / 1000.0
 
     @cached_property
@@ -171,9 +169,7 @@ class Orbit:
     @cached_property
     def _to_horizon(self) -> Floats:
         """From the Earth turned by sidereal time, by polar motion, to east, north and up."""
-        pole = np.radians(
-            np.array([self.earth_orientation.x_arcsec, self.earth_orientation.y_arcsec]) / 3600.0
-        )
+        pole = np.radians(np.array([self.earth_orientation.x_arcsec, self.earth_orientation.y_arcsec]) / 3600.0)
         polar_motion = erfa.pom00(pole[0], pole[1], 0.0)  # the third angle stays below 1e-5 arcsec
         return np.asarray(self._horizon_axes @ polar_motion, dtype=np.float64)
 

@@ -82,9 +82,7 @@ def find_passes(
             f"passes are searched from {utc_text(start_utc_ns, 0)} to {utc_text(stop_utc_ns, 0)}:"
             " the end must be after the start"
         )
-    times = np.arange(
-        start_utc_ns - _MARGIN_NS, stop_utc_ns + _MARGIN_NS + _SAMPLE_NS, _SAMPLE_NS, dtype=np.int64
-    )
+    times = np.arange(start_utc_ns - _MARGIN_NS, stop_utc_ns + _MARGIN_NS + _SAMPLE_NS, _SAMPLE_NS, dtype=np.int64)
 
     def height(utc_ns: Times) -> Floats:
         return orbit.geometric(utc_ns).elevation_deg - min_elevation_deg
@@ -213,14 +211,10 @@ def predict_path(orbit: Orbit, start_utc_ns: int, stop_utc_ns: int) -> Predicted
     times = start_utc_ns + _KNOT_NS * np.arange(count, dtype=np.int64)
     light = orbit.received(times)
     azimuth = np.unwrap(light.azimuth_deg, period=360.0)
-    return PredictedPath(
-        times, azimuth, light.elevation_deg, orbit.geometric(times).range_km, light.time_of_flight_s
-    )
+    return PredictedPath(times, azimuth, light.elevation_deg, orbit.geometric(times).range_km, light.time_of_flight_s)
 
 
-def fit_azimuth(
-    path: PredictedPath, azimuth_limits_deg: tuple[float, float] = (-270.0, 540.0)
-) -> PredictedPath:
+def fit_azimuth(path: PredictedPath, azimuth_limits_deg: tuple[float, float] = (-270.0, 540.0)) -> PredictedPath:
     """The path in the turn that leaves most room to both azimuth limits, chosen once for the whole pass.
 
     Raises BadInput when it fits in no turn.
@@ -236,9 +230,7 @@ def fit_azimuth(
     return path.turned_by(turns)
 
 
-def check_mount_can_follow(
-    path: PredictedPath, max_rate_deg_s: float, max_acceleration_deg_s2: float
-) -> list[str]:
+def check_mount_can_follow(path: PredictedPath, max_rate_deg_s: float, max_acceleration_deg_s2: float) -> list[str]:
     """What the mount cannot do on this path, a sentence each; empty when it can follow everywhere."""
     times = _times(int(path.utc_ns[0]), int(path.utc_ns[-1]), _KINEMATICS_STEP_NS)
     step_s = _KINEMATICS_STEP_NS / NS_PER_S

@@ -96,8 +96,7 @@ class PassState:
         allowed = TRANSITIONS[self._state]
         if event not in allowed:
             raise GroundStationError(
-                f'a pass in state {self._state} cannot take the event "{event}";'
-                f" it takes {', '.join(allowed)}"
+                f'a pass in state {self._state} cannot take the event "{event}"; it takes {", ".join(allowed)}'
             )
         self._state = allowed[event]
         return self._state

@@ -20,9 +20,7 @@ def sun_direction(utc_ns: ArrayLike) -> Floats:
     days = np.atleast_1d(np.asarray(utc_ns, dtype=np.int64)) / _NS_PER_DAY - _DAYS_1970_TO_J2000
     mean_anomaly = np.radians(357.528 + 0.9856003 * days)
     mean_longitude_deg = 280.460 + 0.9856474 * days
-    longitude = np.radians(
-        mean_longitude_deg + 1.915 * np.sin(mean_anomaly) + 0.020 * np.sin(2.0 * mean_anomaly)
-    )
+    longitude = np.radians(mean_longitude_deg + 1.915 * np.sin(mean_anomaly) + 0.020 * np.sin(2.0 * mean_anomaly))
     obliquity = np.radians(23.439 - 4e-7 * days)
     sin_longitude = np.sin(longitude)
     return np.stack((np.cos(longitude), np.cos(obliquity) * sin_longitude, np.sin(obliquity) * sin_longitude))

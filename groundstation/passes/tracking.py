@@ -81,10 +81,7 @@ class TrackingLoop:
         azimuth = reading.azimuth_deg * _ARCSEC_PER_DEG
         azimuth += _FULL_TURN_ARCSEC * round((axes[0].predict(time_s) - azimuth) / _FULL_TURN_ARCSEC)
         angles = (azimuth, reading.elevation_deg * _ARCSEC_PER_DEG)
-        weights = [
-            axis.correct(angle, time_s, reading.uncertainty_s)
-            for axis, angle in zip(axes, angles, strict=True)
-        ]
+        weights = [axis.correct(angle, time_s, reading.uncertainty_s) for axis, angle in zip(axes, angles, strict=True)]
         return min(weights) >= _WORTH_MENTIONING
 
     def _send(self, index: int, axis: AxisModel, now_s: float, elapsed_s: float) -> float:

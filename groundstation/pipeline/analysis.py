@@ -147,13 +147,9 @@ class Analysis:
             path["time_of_flight_s"].astype(np.float64),
         )
         uncertainty_s = (
-            label.uncertainty_s
-            + settings.time_of_flight_uncertainty_s
-            + settings.transmitter_clock_uncertainty_s
+            label.uncertainty_s + settings.time_of_flight_uncertainty_s + settings.transmitter_clock_uncertainty_s
         )
-        clock = BeaconClock(
-            PS_PER_S // terms.beacon_rate_hz, settings.beacon_pulses_per_fit, uncertainty_s * PS_PER_S
-        )
+        clock = BeaconClock(PS_PER_S // terms.beacon_rate_hz, settings.beacon_pulses_per_fit, uncertainty_s * PS_PER_S)
         self._second, self._last_second = emission.predicted_s
         return Link(terms, emission, clock, PS_PER_S // terms.slot_rate_hz)
 
@@ -162,9 +158,7 @@ class Analysis:
         if self._second >= self._last_second or self._intake.first_ps is None:
             return False
         stop_ps = link.emission.tag_time_of_emission((self._second + 1) * PS_PER_S)
-        if self._intake.watermark_ps < stop_ps and not (
-            self._intake.ended and self._intake.watermark_ps >= self._start_ps(link)
-        ):
+        if self._intake.last_ps < stop_ps and not (self._intake.ended and self._intake.last_ps >= self._start_ps(link)):
             return False
         self._analyse(link, self._second, self._intake.take_until(stop_ps))
         self._second += 1
@@ -195,9 +189,7 @@ class Analysis:
             part = slice(int(start), int(stop))
             channel, light = block.channel[part], emitted_of_light[part]
             fit = link.clock.fit(window, light[channel == _SYNC])
-            inside_window = self._overlaps_window(
-                link, int(edges_ps[number]), window_start_ps, window_stop_ps
-            )
+            inside_window = self._overlaps_window(link, int(edges_ps[number]), window_start_ps, window_stop_ps)
             if not self._usable(link, fit, int(edges_ps[number]), inside_window):
                 continue
             assert fit is not None
@@ -254,9 +246,7 @@ class Analysis:
             return
         held = np.zeros(clicks.shape[1], bool) if last else clicks[0] == clicks[0].max()
         self._carry, clicks = clicks[:, held], clicks[:, ~held]
-        merged = one_click_per_slot(
-            clicks[0], clicks[1].astype(np.uint8), self._plan.analysis.double_click_seed
-        )
+        merged = one_click_per_slot(clicks[0], clicks[1].astype(np.uint8), self._plan.analysis.double_click_seed)
         self.tallies.double_clicks += merged.double_clicks
         self.tallies.asked += merged.slot.size
         for piece, start in enumerate(range(0, merged.slot.size, MAX_SLOTS_PER_ASK)):

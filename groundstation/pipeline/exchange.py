@@ -88,9 +88,7 @@ class RecordedAnswers:
 class Exchange:
     """Gets every batch answered, from the recording or from the transmitter, or gives up on it."""
 
-    def __init__(
-        self, recorded: RecordedAnswers, transmitter: Transmitter | None, writer: StreamWriter | None
-    ) -> None:
+    def __init__(self, recorded: RecordedAnswers, transmitter: Transmitter | None, writer: StreamWriter | None) -> None:
         """Without a transmitter (a replay) the writer is not needed either."""
         self._recorded = recorded
         self._transmitter = transmitter
@@ -135,9 +133,7 @@ class Exchange:
             self._writer.publish(
                 {
                     "answers": {
-                        "batch": np.repeat([a.batch for a in fresh], [s.size for s in slots]).astype(
-                            np.int64
-                        ),
+                        "batch": np.repeat([a.batch for a in fresh], [s.size for s in slots]).astype(np.int64),
                         "slot": np.concatenate(slots),
                         "answer": np.concatenate([a.answers for a in fresh]),
                     }

@@ -23,9 +23,8 @@ class TagIntake:
         self.zero_device_ps: int | None = None
         self.ledger = Ledger()
         self.gaps: list[GapRecord] = []
-        #: No tag older than this is still to come.
-        self.watermark_ps = 0
         self.first_ps: int | None = None
+        #: The newest tag. They come in order of time: none older than this is still to come.
         self.last_ps = 0
         self.tags_read = 0
 
@@ -91,7 +90,6 @@ class TagIntake:
                 self.first_ps = int(time_ps[0])
             self.last_ps = int(time_ps[-1])
             self.tags_read += int(time_ps.size)
-        self.watermark_ps = max(self.watermark_ps, self.last_ps, int(str(notes.get("latest_ps", 0))))
 
     def _close_hole(self, stop_ps: int) -> None:
         assert self._hole is not None

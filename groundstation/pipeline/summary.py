@@ -144,9 +144,7 @@ def _placed(gaps: list[GapRecord], link: Link | None, window_start_utc_ns: int) 
     return tuple(moved)
 
 
-def _unused_per_second(
-    plan: PassPlan, tallies: Tallies, intake: TagIntake, link: Link | None
-) -> NDArray[np.float64]:
+def _unused_per_second(plan: PassPlan, tallies: Tallies, intake: TagIntake, link: Link | None) -> NDArray[np.float64]:
     """What the analysis could not use, and what was not recorded at all."""
     unused = tallies.unused_s_per_second.copy()
     edges_s = np.arange(tallies.seconds + 1, dtype=np.float64)

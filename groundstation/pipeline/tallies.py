@@ -40,9 +40,7 @@ class Tallies:
         edges_s = np.arange(self.seconds + 1, dtype=np.float64)
         self.unused_s_per_second += np.diff(np.clip(edges_s, start_s, max(start_s, stop_s)))
 
-    def add_phases(
-        self, phase_ps: NDArray[np.float64], detector: NDArray[np.uint8], slot_period_ps: int
-    ) -> None:
+    def add_phases(self, phase_ps: NDArray[np.float64], detector: NDArray[np.uint8], slot_period_ps: int) -> None:
         """Arrival phases of clicks, -slot/2 to +slot/2."""
         bins = ((phase_ps / slot_period_ps + 0.5) * PHASE_BINS).astype(np.int64)
         bins = np.clip(bins, 0, PHASE_BINS - 1)

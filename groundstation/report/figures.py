@@ -258,9 +258,7 @@ def _draw_path(axes: Axes, result: PassResult) -> None:
         axes.text(0, 20, "No predicted path in the recording.", color=MUTED, ha="center", va="center")
         return
     x, y = _on_dome(result.path_azimuth_deg, result.path_elevation_deg)
-    counted = (result.path_utc_ns >= result.window_start_utc_ns) & (
-        result.path_utc_ns <= result.window_stop_utc_ns
-    )
+    counted = (result.path_utc_ns >= result.window_start_utc_ns) & (result.path_utc_ns <= result.window_stop_utc_ns)
     axes.plot(x, y, color=INK, lw=1.0)
     axes.plot(x[counted], y[counted], color=FILL, lw=7, solid_capstyle="round", zorder=1.5)
     inside = readings_in_window(result)
@@ -271,18 +269,14 @@ def _draw_path(axes: Axes, result: PassResult) -> None:
     _label_path(axes, result, 0, "rise")
     _label_path(axes, result, culmination, "highest")
     _label_path(axes, result, len(x) - 1, "set")
-    for row, (name, colour) in enumerate(
-        (("predicted path", INK), ("counting window (band)", MUTED), ("mount", SKY))
-    ):
+    for row, (name, colour) in enumerate((("predicted path", INK), ("counting window (band)", MUTED), ("mount", SKY))):
         axes.text(-150, -84 - 8 * row, name, color=colour, size=9, weight="bold")
 
 
 def _label_path(axes: Axes, result: PassResult, knot: int, word: str) -> None:
     """Word, time and elevation beside a knot of the path, on the side away from the zenith."""
     elevation_deg = result.path_elevation_deg[knot]
-    x, y = _on_dome(result.path_azimuth_deg[knot : knot + 1], result.path_elevation_deg[knot : knot + 1])[
-        :, 0
-    ]
+    x, y = _on_dome(result.path_azimuth_deg[knot : knot + 1], result.path_elevation_deg[knot : knot + 1])[:, 0]
     axes.plot(x, y, "o", color=INK, ms=5, zorder=4)
     side = 1 if x >= 0 else -1
     axes.annotate(

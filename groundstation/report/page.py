@@ -92,9 +92,7 @@ def report_page(document: Document, figures: Mapping[str, str]) -> str:
 
 def _head(document: Document, title: str) -> str:
     window, mode = document["window"], document["mode"]
-    when = (
-        f"{window['start_utc']} to {window['stop_utc']} ({_number(window['duration_s'], 1)} s within reach)"
-    )
+    when = f"{window['start_utc']} to {window['stop_utc']} ({_number(window['duration_s'], 1)} s within reach)"
     return (
         f"<header><h1>{escape(title)}</h1>"
         f'<div class="mode {escape(mode)}">{escape(mode.upper())}</div></header>\n'
@@ -179,9 +177,7 @@ def _gaps(gaps: list[Document]) -> str:
         )
     )  # fmt: skip
     note = '<p class="note">Seconds after the start of the window.</p>'
-    return (
-        f'<div class="wide"><table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>{note}'
-    )
+    return f'<div class="wide"><table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>{note}'
 
 
 def _error_rates(rates: Document) -> str:

@@ -82,9 +82,7 @@ class TruthJudge:
         known = (self._device_ps[at] == device_ps) & (self._slot[at] >= 0)
         # Two detectors may have clicked in the same tick: the claim is right if it is right about either.
         after = np.minimum(at + 1, self._device_ps.size - 1)
-        right = (self._slot[at] == slot) | (
-            (self._device_ps[after] == device_ps) & (self._slot[after] == slot)
-        )
+        right = (self._slot[at] == slot) | ((self._device_ps[after] == device_ps) & (self._slot[after] == slot))
         self._photons += int(known.sum())
         self._wrong += int((known & ~right).sum())
         self._device_ps, self._slot = self._device_ps[at[0] :], self._slot[at[0] :]

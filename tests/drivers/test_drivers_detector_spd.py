@@ -153,5 +153,5 @@ def test_silence_hang_up_and_another_model_each_have_their_error() -> None:
 
 
 def test_an_unknown_setting_names_the_nearest() -> None:
-    with pytest.raises(BadInput, match='nearest one is "max_bias_v"'):
+    with pytest.raises(BadInput, match='nearest valid key is "max_bias_v"'):
         connect("serial:/dev/no-such-line", CLOCK, {"max_bias": 220})

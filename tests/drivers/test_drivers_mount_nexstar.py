@@ -292,7 +292,7 @@ def test_a_mount_that_hangs_up_is_lost() -> None:
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"expected_modell": 12}, 'nearest one is "expected_model"'),
+        ({"expected_modell": 12}, 'nearest valid key is "expected_model"'),
         ({"timeout_s": "3"}, "timeout_s"),
         ({"timeout_s": -1}, "above 0"),
         ({"expected_model": True}, "expected_model"),

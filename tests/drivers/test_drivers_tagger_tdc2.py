@@ -265,7 +265,7 @@ def test_the_legacy_word_order_is_the_wrong_instrument() -> None:
 
 
 def test_an_unknown_setting_names_the_nearest() -> None:
-    with pytest.raises(BadInput, match='nearest one is "timeout_s"'):
+    with pytest.raises(BadInput, match='nearest valid key is "timeout_s"'):
         connect("tcp://127.0.0.1:1", CLOCK, {"time_out": 1})
 
 

@@ -399,5 +399,5 @@ def test_silence_refusal_and_another_service_each_have_their_error() -> None:
 
 
 def test_an_unknown_setting_names_the_nearest() -> None:
-    with pytest.raises(BadInput, match='nearest one is "station"'):
+    with pytest.raises(BadInput, match='nearest valid key is "station"'):
         connect("tcp://127.0.0.1:1", CLOCK, {"statoin": "Xinglong"})

@@ -29,9 +29,7 @@ TAI_MINUS_UTC_S = 36.0  # from July 2015 to December 2016
 
 def differences(one: Look, other: Look) -> tuple[float, float]:
     """Largest separation in arcseconds and largest difference of range in metres."""
-    separation = pointing_error_arcsec(
-        one.azimuth_deg, one.elevation_deg, other.azimuth_deg, other.elevation_deg
-    )
+    separation = pointing_error_arcsec(one.azimuth_deg, one.elevation_deg, other.azimuth_deg, other.elevation_deg)
     return float(separation.max()), float(np.abs(one.range_km - other.range_km).max() * 1000.0)
 
 
@@ -70,16 +68,12 @@ def skyfield_pass(micius: ElementSet, xinglong: Site, earth_orientation: EarthOr
 def test_skyfield_agrees_within_a_twentieth_of_an_arcsecond(orbit: Orbit, skyfield_pass: Any) -> None:
     satellite, station, _, times = skyfield_pass
     elevation, azimuth, distance = (satellite - station).at(times).altaz()
-    arcsec, metres = differences(
-        orbit.geometric(PASS_NS), Look(azimuth.degrees, elevation.degrees, distance.km)
-    )
+    arcsec, metres = differences(orbit.geometric(PASS_NS), Look(azimuth.degrees, elevation.degrees, distance.km))
     assert arcsec < 0.05
     assert metres < 1.0
 
 
-def test_received_light_agrees_with_skyfield_positions_and_erfa_aberration(
-    orbit: Orbit, skyfield_pass: Any
-) -> None:
+def test_received_light_agrees_with_skyfield_positions_and_erfa_aberration(orbit: Orbit, skyfield_pass: Any) -> None:
     """Light time in GCRS from skyfield's positions, aberration by erfa's relativistic formula."""
     satellite, station, scale, times = skyfield_pass
     received = orbit.received(PASS_NS)
@@ -148,16 +142,12 @@ def test_ignoring_ut1_costs_what_it_is_known_to_cost(orbit: Orbit) -> None:
 
 def test_ignoring_polar_motion_costs_what_it_is_known_to_cost(orbit: Orbit) -> None:
     eop = replace(orbit.earth_orientation, x_arcsec=0.0, y_arcsec=0.0)
-    arcsec, metres = differences(
-        orbit.geometric(PASS_NS), replace(orbit, earth_orientation=eop).geometric(PASS_NS)
-    )
+    arcsec, metres = differences(orbit.geometric(PASS_NS), replace(orbit, earth_orientation=eop).geometric(PASS_NS))
     assert arcsec == pytest.approx(3.0, abs=0.1)
     assert metres == pytest.approx(8.7, abs=0.1)
 
 
-def test_the_gravity_constants_are_those_of_element_sets(
-    orbit: Orbit, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_gravity_constants_are_those_of_element_sets(orbit: Orbit, monkeypatch: pytest.MonkeyPatch) -> None:
     ours = orbit.geometric(PASS_NS)
     monkeypatch.setattr(orbit_module, "WGS72", WGS84)
     arcsec, metres = differences(ours, replace(orbit).geometric(PASS_NS))

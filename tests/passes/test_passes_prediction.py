@@ -72,9 +72,7 @@ def test_a_search_that_begins_or_ends_inside_the_pass_still_finds_all_of_it(
         assert abs(one.utc_ns - other.utc_ns) < 1000
 
 
-def test_a_pass_that_rises_above_the_limit_for_a_moment_only_is_found(
-    orbit: Orbit, reference: PassPrediction
-) -> None:
+def test_a_pass_that_rises_above_the_limit_for_a_moment_only_is_found(orbit: Orbit, reference: PassPrediction) -> None:
     (grazing,) = find_passes(orbit, *EVENING, min_elevation_deg=reference.max_elevation_deg - 1e-5)
     assert grazing.duration_s < 1.0
     assert grazing.rise.utc_ns < reference.culmination.utc_ns < grazing.set.utc_ns
@@ -117,9 +115,7 @@ def test_four_months_have_the_published_number_of_passes(orbit: Orbit) -> None:
 
 
 @pytest.mark.parametrize("which", ["reference_path", "high_path"])
-def test_between_its_knots_the_path_is_the_orbit(
-    orbit: Orbit, which: str, request: pytest.FixtureRequest
-) -> None:
+def test_between_its_knots_the_path_is_the_orbit(orbit: Orbit, which: str, request: pytest.FixtureRequest) -> None:
     path: PredictedPath = request.getfixturevalue(which)
     times = np.arange(path.utc_ns[0], path.utc_ns[-1], 37_000_000, dtype=np.int64)
     truth = orbit.received(times)

@@ -212,9 +212,7 @@ def test_a_known_delay_shows_as_exactly_that_delay(reference_path: PredictedPath
     reading = MountReading(float(azimuth) % 360.0, float(elevation), moment, 0.0)
     command = TrackingLoop(reference_path, NEXSTAR, 0.1).command(moment + 40_000_000, reading)
     rates = [float(rate) * 3600.0 * 0.005 for rate in reference_path.rates_at(moment)]
-    assert command.error_azimuth_arcsec == pytest.approx(
-        rates[0] * np.cos(np.radians(float(elevation))), abs=0.02
-    )
+    assert command.error_azimuth_arcsec == pytest.approx(rates[0] * np.cos(np.radians(float(elevation))), abs=0.02)
     assert command.error_elevation_arcsec == pytest.approx(rates[1], abs=0.02)
 
 
@@ -248,9 +246,7 @@ def test_a_limited_rate_is_within_every_limit(
 
 @given(
     readings=st.lists(
-        st.tuples(
-            st.floats(0.0, 360.0), st.floats(-10.0, 90.0), st.floats(0.0, 0.1), st.integers(-500, 2000)
-        ),
+        st.tuples(st.floats(0.0, 360.0), st.floats(-10.0, 90.0), st.floats(0.0, 0.1), st.integers(-500, 2000)),
         min_size=1,
         max_size=20,
     )

@@ -273,7 +273,9 @@ class InProcessTransmitter:
         assert np.array_equal(self.slots.setdefault(batch, slots), slots), "batch-changed"
         self.asked[batch] += 1
         if not self._never(batch):
-            self._waiting.append((self._polls + self._delay_polls, Answer(batch, answers_to(self._states, slots, bases))))
+            self._waiting.append(
+                (self._polls + self._delay_polls, Answer(batch, answers_to(self._states, slots, bases)))
+            )
 
     def answers(self, timeout_s):
         self._polls += 1

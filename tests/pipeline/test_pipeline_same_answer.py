@@ -102,9 +102,7 @@ def test_late_shuffled_and_repeated_answers_give_the_same_report(near_pass, tmp_
 
 
 @pytest.mark.parametrize("dropped_after_steps", [[1], [3], [6], [7, 2], [2, 2, 2, 2]])
-def test_an_analysis_that_is_killed_again_and_again_gives_the_same_report(
-    near_pass, tmp_path, dropped_after_steps
-):
+def test_an_analysis_that_is_killed_again_and_again_gives_the_same_report(near_pass, tmp_path, dropped_after_steps):
     scene = near_pass.scene
     directory = record(scene, tmp_path / "recording")
     for steps in dropped_after_steps:

@@ -38,12 +38,10 @@ def plausible_result(seed=1, **changes):
     disclosed = random.binomial(signal, 0.1)
     errors = random.binomial(disclosed, 0.009 + 12 / np.maximum(signal, 1))
     gated = random.poisson(signal * 2.1)
-    background = random.poisson(75 * length[:, None] * np.ones(4)) + random.poisson(
-        gated[:, None] * 0.262 * np.ones(4)
+    background = random.poisson(75 * length[:, None] * np.ones(4)) + random.poisson(gated[:, None] * 0.262 * np.ones(4))
+    tags = np.column_stack((background, random.poisson(9_900 * length), (length > 0.2).astype(np.int64))).astype(
+        np.int64
     )
-    tags = np.column_stack(
-        (background, random.poisson(9_900 * length), (length > 0.2).astype(np.int64))
-    ).astype(np.int64)
     path_s = np.arange(-209.0, 207.5, 1.0)
     azimuth, elevation, distance = path_at(path_s)
     mount_s = np.arange(-150.0, 140.0, 0.2)

@@ -190,9 +190,7 @@ def test_provenance_is_last_and_may_hold_anything():
 
 @given(st.text())
 def test_layout_never_touches_what_a_string_says(text):
-    assert json.loads(report_text({"remarks": [text, "[\n 1,\n 2\n]"]})) == {
-        "remarks": [text, "[\n 1,\n 2\n]"]
-    }
+    assert json.loads(report_text({"remarks": [text, "[\n 1,\n 2\n]"]})) == {"remarks": [text, "[\n 1,\n 2\n]"]}
 
 
 PLAUSIBLE = plausible_result()

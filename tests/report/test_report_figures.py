@@ -112,7 +112,5 @@ def test_windows_of_any_length_are_drawn(seconds):
 
 def test_a_useless_pass_with_half_its_bits_wrong_stays_on_the_paper():
     result = plausible_result()
-    half = plausible_result(
-        errors_per_second=result.disclosed_per_second // 2, errors=result.sifted[:, :, 1] // 2
-    )
+    half = plausible_result(errors_per_second=result.disclosed_per_second // 2, errors=result.sifted[:, :, 1] // 2)
     assert "50.00 ± " in said_in(draw_figures(half)["qber"])

@@ -63,15 +63,15 @@ def test_fpfind_reads_the_same_events_from_the_stream(words, tmp_path):
     assert np.array_equal(patterns & 0xF, (events & np.uint64(0xF)).astype(np.uint32))
 
 
-def test_there_is_one_reader_at_a_time_and_the_next_one_is_served_after_it(start):
+def test_there_is_one_reader_and_the_newest_one_is_served(start):
+    """A reader that lost its cable looks connected for a long time; the one that comes back must not wait for it."""
     program = start("tagger_tdc2")
     with program.connect() as first:
         read_words(first, 10)
         with program.connect() as second:
-            assert second.recv(10) == b"", "one reader program, one reader"
-        read_words(first, 10)
-    with program.connect() as third:
-        read_words(third, 10)
+            read_words(second, 10)
+            while first.recv(WORDS_PER_READ):
+                pass  # what was on its way, then the end
 
 
 def test_the_truth_stream_is_ended_when_the_simulator_is(start, tmp_path, fast_clock):
