@@ -96,10 +96,10 @@ class BeaconClock:
         if prediction is None:
             return None
         expected, tolerance = prediction
-        # Offset of each pulse from its nearest grid point, unwrapped around the expected offset.
-        offset = (emitted_ps - centre) - expected
-        grid = np.rint((offset + centre % self._period_ps) / self._period_ps) * self._period_ps
-        offset = offset + centre % self._period_ps - grid + expected
+        # A window begins with a pulse of the grid; each tag belongs to the pulse expected nearest to it.
+        since_ps = emitted_ps - window * self._window_ps
+        pulse = np.rint((since_ps - expected) / self._period_ps).astype(np.int64)
+        offset = (since_ps - pulse * self._period_ps).astype(np.float64)
         fitted = _robust_quadratic(u, offset, expected, tolerance)
         if fitted is None or fitted.edge_uncertainty_ps > _EDGE_UNCERTAINTY_PS:
             return None

@@ -1,10 +1,20 @@
 """Tags and the map from a tagger's input patterns to logical channels, against sets of inputs."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groundstation.core.tags import CHANNEL_NUMBER, CHANNELS, EMPTY_BLOCK, PatternMap, TagBlock, concatenate
+from groundstation.core.tags import (
+    CHANNEL_NUMBER,
+    CHANNELS,
+    EMPTY_BLOCK,
+    PatternMap,
+    TagBlock,
+    UnsortedTags,
+    concatenate,
+    require_sorted,
+)
 
 DEFAULT = {"H": 0b0001, "V": 0b0010, "D": 0b0100, "A": 0b1000, "sync": 0b0011, "pps": 0b1100}
 
@@ -85,3 +95,26 @@ def test_blocks_join_in_the_order_given_and_none_is_an_empty_block():
     assert joined.channel.tolist() == [0, 4, 5]
     assert concatenate([]) is EMPTY_BLOCK
     assert concatenate([first]) is first
+
+
+times = st.lists(st.integers(-(2**63), 2**63 - 1), max_size=30).map(lambda values: np.array(values, np.int64))
+
+
+@given(times, st.none() | st.integers(-(2**63), 2**63 - 1))
+def test_times_are_refused_exactly_when_one_steps_backwards(time_ps, after_ps):
+    run = ([] if after_ps is None else [after_ps]) + time_ps.tolist()
+    if run == sorted(run) or not time_ps.size:
+        require_sorted(time_ps, after_ps)
+    else:
+        with pytest.raises(UnsortedTags, match="tags must be sorted"):
+            require_sorted(time_ps, after_ps)
+
+
+@pytest.mark.parametrize("at", [1, 32_767, 32_768, 32_769, 65_536, 99_999])
+def test_a_step_backwards_is_named_with_its_place_and_size_also_at_the_seam_of_two_looks(at):
+    time_ps = np.arange(0, 1_000_000, 10)
+    time_ps[at:] -= 1_244
+    with pytest.raises(UnsortedTags, match=f"tag {at} is 1,234 ps before tag {at - 1};"):
+        require_sorted(time_ps)
+    with pytest.raises(UnsortedTags, match="tag 0 is 7 ps before the last tag of the block before"):
+        require_sorted(np.array([0, 5]), after_ps=7)
