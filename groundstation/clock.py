@@ -5,6 +5,8 @@ is started with the same (t0, m0, N) and computes world time = t0 + N x (CLOCK_M
 them agree without talking to each other.
 """
 
+import math
+import re
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -73,9 +75,12 @@ def clock_from_text(text: str) -> Clock:
         return SystemClock()
     try:
         t0, m0, speed = text.split(":")
-        return SimulatedClock(int(t0), int(m0), float(speed))
+        clock = SimulatedClock(int(t0), int(m0), float(speed))
     except ValueError as error:
         raise BadInput(f'clock "{text}" is neither "system" nor "t0_ns:m0_ns:speed"') from error
+    if not 0.0 < clock.speed < math.inf:
+        raise BadInput(f'clock "{text}" runs at speed {clock.speed}; it must be above 0')
+    return clock
 
 
 def monotonic_s() -> float:
@@ -103,7 +108,7 @@ def utc_text(utc_ns: int, digits: int = 3) -> str:
 
 
 def parse_utc(text: str) -> int:
-    """Nanoseconds since 1970 of `2016-12-19T16:52:13Z` (a Z or an offset is required)."""
+    """Nanoseconds since 1970 of `2016-12-19T16:52:13Z` (a Z or an offset is required), to the nanosecond."""
     try:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
@@ -111,4 +116,6 @@ def parse_utc(text: str) -> int:
     if moment.tzinfo is None:
         raise BadInput(f'time "{text}" names no time zone; write UTC with a Z at the end')
     since = moment.astimezone(UTC) - _EPOCH
-    return (since.days * 86_400 + since.seconds) * NS_PER_S + since.microseconds * 1_000
+    below_us = re.search(r"[.,]\d{6}(\d{1,3})", text)  # what datetime cuts off
+    below_us_ns = int(below_us[1].ljust(3, "0")) if below_us else 0
+    return (since.days * 86_400 + since.seconds) * NS_PER_S + since.microseconds * 1_000 + below_us_ns

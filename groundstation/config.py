@@ -21,6 +21,29 @@ DEFAULT_CONFIG = next(
     (path for path in (Path(__file__).parent / "simulated.toml",) if path.exists()),
     Path(__file__).parents[1] / "config" / "simulated.toml",
 )
+#: Numbers outside of which the program could not work or would wait for ever.
+_LIMITS = {
+    ("station", "latitude_deg"): (-90.0, 90.0),
+    ("station", "longitude_deg"): (-180.0, 360.0),
+    ("station", "altitude_m"): (-500.0, 9_000.0),
+    ("window", "search_hours"): (0.01, 10_000.0),
+    ("window", "min_elevation_deg"): (-1.0, 89.0),
+    ("window", "max_range_km"): (1.0, 1e6),
+    ("window", "margin_s"): (0.0, 600.0),
+    ("recording", "commit_interval_s"): (0.001, 60.0),
+    ("recording", "pps_uncertainty_s"): (0.0, 1.0),
+    ("recording", "space_factor"): (0.0, 1e3),
+    ("recording", "max_rate_hz"): (1.0, 1e9),
+    ("operation", "tracking_period_s"): (0.01, 10.0),
+    ("operation", "park_azimuth_deg"): (-360.0, 360.0),
+    ("operation", "park_elevation_deg"): (-90.0, 90.0),
+    ("operation", "guard_timeout_s"): (0.1, 60.0),
+    ("analysis", "gate_half_width_ps"): (1, 10**6),
+    ("analysis", "beacon_pulses_per_fit"): (30, 10**6),
+    ("analysis", "time_of_flight_uncertainty_s"): (0.0, 1.0),
+    ("analysis", "transmitter_clock_uncertainty_s"): (0.0, 1.0),
+    ("simulation", "seed"): (0, (1 << 64) - 1),
+}
 INSTRUMENTS = ("tagger", "mount", "detector_h", "detector_v", "detector_d", "detector_a", "transmitter")
 
 
@@ -130,7 +153,7 @@ class StationConfig:
 
     def patterns(self) -> dict[str, int]:
         """Logical channel -> set of tagger inputs (bit 0 = input 1)."""
-        return {name: sum(1 << (i - 1) for i in c.inputs) for name, c in self.channels.items()}
+        return {name: sum(1 << (i - 1) for i in set(c.inputs)) for name, c in self.channels.items()}
 
     def delays_ps(self) -> dict[str, int]:
         return {name: channel.delay_ps for name, channel in self.channels.items()}
@@ -146,7 +169,7 @@ def load_config(path: Path) -> StationConfig:
     try:
         config = record(StationConfig, tomllib.loads(text))
         _check(config)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise BadInput(f"the station file {path} is not valid TOML: {error}") from error
     except BadKey as error:
         raise BadInput(f"{path}{_line_of(text, error.path)}: {error}") from error
@@ -170,6 +193,10 @@ def _check(config: StationConfig) -> None:
         raise BadKey(("channels",), "two [channels] have the same inputs; each needs its own pattern")
     if config.simulated and config.simulation is None:
         raise BadKey(("simulation",), "an instrument is simulated, but there is no table [simulation]")
+    for (table, key), (low, high) in _LIMITS.items():
+        value = getattr(getattr(config, table), key, low)
+        if not low <= value <= high:
+            raise BadKey((table, key), f"[{table}] {key} is {value}; it must be from {low:g} to {high:g}")
 
 
 def _line_of(text: str, path: tuple[str, ...]) -> str:

@@ -60,7 +60,7 @@ def _value(hint: Any, value: object, path: tuple[str, ...]) -> object:
         if arguments[-1] is not Ellipsis and len(value) != len(arguments):
             raise BadKey(path, f"{_name(path)} has {len(value)} entries; it needs {len(arguments)}")
         return tuple(_value(arguments[0], item, path) for item in value)
-    if hint is float and type(value) in (int, float):
+    if hint is float and (type(value) is float or (type(value) is int and abs(value) < 1 << 1000)):
         return float(typing.cast(float, value))
     if hint is object or type(value) is hint:
         return value

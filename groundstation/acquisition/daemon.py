@@ -14,8 +14,9 @@ from groundstation.clock import Clock, monotonic_s
 from groundstation.core.ledger import Ledger
 from groundstation.core.tags import CHANNEL_NUMBER, CHANNELS, PatternMap, TagBlock, concatenate
 from groundstation.core.timebase import PS_PER_S, UtcLabel
-from groundstation.errors import TransportLost
+from groundstation.errors import GroundStationError
 from groundstation.instruments import PatternBlock, TimeTagger
+from groundstation.recording.segment import Table
 from groundstation.recording.writer import StreamWriter
 
 _READ_TIMEOUT_S = 0.02
@@ -25,6 +26,8 @@ _LEAD_PS = PS_PER_S
 #: 32 ticks of 1/256 ns: a zero on this grid keeps the rounding of device times to whole picoseconds.
 _ZERO_GRID_PS = 125
 _PPS = CHANNEL_NUMBER["pps"]
+#: In the column `missed` of the gaps: nobody knows how many.
+_UNKNOWN_MISSED = -1
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,7 @@ class Acquisition:
         self._labeller = UtcLabeller(pps_uncertainty_s)
         self._zero_ps: int | None = None
         self._waiting: list[TagBlock] = []
+        self._gaps: list[tuple[int, int, int, bytes]] = []
         self._waiting_since_s = 0.0
         self._latest_ps = 0
         self._ledger = Ledger()
@@ -68,21 +72,24 @@ class Acquisition:
         """Record until `stop()`. Whatever happens, what was read is published first; the stream is closed
         with its END only in good order."""
         commit_at = status_at = monotonic_s()
-        try:
-            while not stop():
-                self._take(self._tagger.read(_READ_TIMEOUT_S))
-                now_s = monotonic_s()
-                if now_s >= commit_at:
-                    self._publish()
-                    commit_at = now_s + self._commit_interval_s
-                if now_s >= status_at:
-                    report(self._status())
-                    status_at = now_s + _STATUS_INTERVAL_S
-        except TransportLost:
-            self._publish()
-            raise
+        while not stop():
+            self._take(self._read())
+            now_s = monotonic_s()
+            if now_s >= commit_at:
+                self._publish()
+                commit_at = now_s + self._commit_interval_s
+            if now_s >= status_at:
+                report(self._status())
+                status_at = now_s + _STATUS_INTERVAL_S
         self._publish(end=True)
         report(self._status())
+
+    def _read(self) -> PatternBlock:
+        try:
+            return self._tagger.read(_READ_TIMEOUT_S)
+        except GroundStationError:
+            self._publish()
+            raise
 
     def _take(self, block: PatternBlock) -> None:
         """Account for what was read and make it tags."""
@@ -91,11 +98,13 @@ class Acquisition:
         if self._zero_ps is None:
             first = int(block.time_ps[0]) if block.time_ps.size else block.latest_ps
             self._zero_ps = first // _ZERO_GRID_PS * _ZERO_GRID_PS - _LEAD_PS
-            self._counted_since_ps = first - self._zero_ps
+            self._latest_ps = self._counted_since_ps = first - self._zero_ps
         tags, unmapped = self._map.apply(block.time_ps - self._zero_ps, block.pattern)
         self._ledger.seen += tags.time_ps.size + unmapped
         self._ledger.drop(unmapped, "input without a channel")
         self._ledger.miss(block.missed)
+        if block.missed or block.notes:
+            self._note_gap(block.latest_ps - self._zero_ps, block)
         self._latest_ps = block.latest_ps - self._zero_ps
         pulses = np.flatnonzero(tags.channel == _PPS)
         first_pulse = int(tags.time_ps[pulses[0]]) if pulses.size else None
@@ -106,13 +115,22 @@ class Acquisition:
             self._waiting.append(tags)
             self._counted += np.bincount(tags.channel, minlength=len(CHANNELS))
 
+    def _note_gap(self, latest_ps: int, block: PatternBlock) -> None:
+        """Tags are missing somewhere among those of this block, nobody knows where."""
+        cause = "; ".join(block.notes) or "lost by the tagger"
+        self._gaps.append((self._latest_ps, latest_ps, block.missed or _UNKNOWN_MISSED, cause.encode()))
+
     def _publish(self, end: bool = False) -> None:
         """Make what waits durable; returns when it is acknowledged."""
         if not self._waiting and not end:
             return
         tags = concatenate(self._waiting)
         self._ledger.recorded += int(tags.time_ps.size)
-        self._writer.publish({"tags": {"time_ps": tags.time_ps, "channel": tags.channel}}, self._notes(), end=end)
+        tables: dict[str, Table] = {"tags": {"time_ps": tags.time_ps, "channel": tags.channel}}
+        if self._gaps:
+            tables["gaps"] = _gap_table(self._gaps)
+        self._writer.publish(tables, self._notes(), end=end)
+        self._gaps = []
         if self._waiting:
             self._longest_wait_s = max(self._longest_wait_s, monotonic_s() - self._waiting_since_s)
         self._waiting = []
@@ -140,6 +158,16 @@ class Acquisition:
         self._counted_since_ps = self._latest_ps
         self._longest_wait_s = 0.0
         return status
+
+
+def _gap_table(gaps: list[tuple[int, int, int, bytes]]) -> Table:
+    start_ps, stop_ps, missed, cause = zip(*gaps, strict=True)
+    return {
+        "start_ps": np.array(start_ps, np.int64),
+        "stop_ps": np.array(stop_ps, np.int64),
+        "missed": np.array(missed, np.int64),
+        "cause": np.array(cause, dtype=f"S{max(map(len, cause))}"),
+    }
 
 
 def _label_notes(label: UtcLabel) -> dict[str, object]:

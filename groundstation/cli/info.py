@@ -6,6 +6,7 @@ from pathlib import Path
 
 from groundstation.clock import utc_text
 from groundstation.pipeline.settings import PassPlan
+from groundstation.recording.channels import channel_names, is_imported
 from groundstation.recording.reader import Recording, open_recording
 from groundstation.recording.segment import Damage
 
@@ -17,19 +18,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print it; 1 when parts of the recording are damaged."""
     recording = open_recording(options.recording)
-    plan = PassPlan.from_manifest(recording.manifest)
     write = sys.stdout.write
-    write(f"{plan.satellite} over {plan.station}, {plan.mode}, run {recording.run_id}\n")
-    write(f"window   {utc_text(plan.window_start_utc_ns)} to {utc_text(plan.window_stop_utc_ns)}\n")
-    write(f"made     {recording.manifest.get('created_utc', 'unknown')} on the recording's own clock\n")
+    write(_origin_of_import(recording) if is_imported(recording.manifest) else _origin_of_pass(recording))
     damaged = False
     for name in recording.streams():
         line, damages = _stream(recording, name)
-        write(f"{name:9}{line}\n")
+        write(f"{name:10}{line}\n")
         for damage in damages:
-            write(f"         {damage.sentence}\n")
+            write(f"          {damage.sentence}\n")
         damaged |= bool(damages)
     return int(damaged)
+
+
+def _origin_of_pass(recording: Recording) -> str:
+    plan = PassPlan.from_manifest(recording.manifest)
+    return (
+        f"{plan.satellite} over {plan.station}, {plan.mode}, run {recording.run_id}\n"
+        f"window    {utc_text(plan.window_start_utc_ns)} to {utc_text(plan.window_stop_utc_ns)}\n"
+        f"made      {recording.manifest.get('created_utc', 'unknown')} on the recording's own clock\n"
+    )
+
+
+def _origin_of_import(recording: Recording) -> str:
+    manifest = recording.manifest
+    source = manifest.get("imported", {})
+    named = channel_names(manifest).items()
+    channels = ", ".join(name if name == str(number) else f"{number} {name}" for number, name in named)
+    return (
+        f"imported from {source.get('file', 'an unfinished import')} ({source.get('format', '?')}), "
+        f"run {recording.run_id}\n"
+        f"made      {manifest.get('created_utc', 'unknown')}\n"
+        f"device    resolution {manifest.get('resolution_ps', '?')} ps\n"
+        f"channels  {channels or 'none'}\n" + "".join(f"note      {note}\n" for note in source.get("notes", ()))
+    )
 
 
 def _stream(recording: Recording, name: str) -> tuple[str, list[Damage]]:

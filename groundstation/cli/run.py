@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import shutil
 import signal
 import sys
@@ -14,7 +15,16 @@ from typing import Any
 from groundstation.cli.instruments import DETECTORS, Simulators, connect
 from groundstation.cli.planning import PlannedPass, manifest_of, plan_pass
 from groundstation.cli.view import PassView
-from groundstation.clock import NS_PER_S, Clock, SimulatedClock, SystemClock, monotonic_ns, monotonic_s, utc_text
+from groundstation.clock import (
+    NS_PER_S,
+    Clock,
+    SimulatedClock,
+    SystemClock,
+    monotonic_ns,
+    monotonic_s,
+    sleep_wall_s,
+    utc_text,
+)
 from groundstation.config import DEFAULT_CONFIG, InstrumentConfig, StationConfig, load_config
 from groundstation.console.terminal import TerminalView, style_for
 from groundstation.errors import BadInput, GroundStationError
@@ -24,6 +34,7 @@ from groundstation.operation.flight import Flight, FlightPlan
 from groundstation.operation.guard import DISMISSED, HEARTBEAT
 from groundstation.operation.logbook import Logbook
 from groundstation.passes.prediction import check_mount_can_follow
+from groundstation.passes.states import State
 from groundstation.recording.manifest import create_recording
 from groundstation.recording.sealing import remove_segments, seal_in_child
 from groundstation.recording.writer import StreamWriter, close_abandoned
@@ -31,6 +42,8 @@ from groundstation.recording.writer import StreamWriter, close_abandoned
 DEFAULT_SPEED = 10.0
 #: World time for slewing and cooling, and wall time for starting all programs, before the pass begins.
 _LEAD_S, _STARTUP_WALL_S = 45.0, 6.0
+#: A real station connects its instruments this long before tracking begins.
+_REAL_LEAD_S = 180
 _VIEW_INTERVAL_S = {"rich": 0.25, "plain": 2.0, "json": 1.0}
 _ANALYSIS_RESTARTS = 5
 _FINISH_TIMEOUT_S = 120.0
@@ -53,7 +66,11 @@ def run(options: argparse.Namespace) -> int:
     directory = options.output or _named_by(config, planned)
     clock = _clock(config, planned, speed)
     _check_space(config, planned, directory)
-    directory.mkdir(parents=True, exist_ok=True)
+    _check_guard(config)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"{directory} cannot be made ({error.strerror}); choose another --output") from error
     recording = directory / "recording"
     if (directory / "recording.h5").exists():
         raise BadInput(f"{directory} already holds a pass; choose another --output")
@@ -111,6 +128,17 @@ def _check_space(config: StationConfig, planned: PlannedPass, directory: Path) -
         )
 
 
+def _check_guard(config: StationConfig) -> None:
+    """The guard of a real mount must not depend on the link that it guards."""
+    mount = config.instruments["mount"]
+    shared = mount.guard_address == mount.address and mount.address.startswith("serial:")
+    if not mount.simulate and (shared or not mount.guard_address):
+        raise BadInput(
+            "[instruments.mount] has no second link for the guard, which stops the mount when this program dies; "
+            'connect its second port and set guard_address = "serial:PATH"'
+        )
+
+
 class Run:
     """Everything that lives while one pass is flown."""
 
@@ -136,17 +164,37 @@ class Run:
 
     def fly(self) -> int:
         """The whole pass, from starting the programs to the sealed recording."""
+        flying = False
         try:
+            self._await_pass()
             self._start_programs()
             mount = connect("mount", self._instruments["mount"], self._clock)
             detectors = {n: connect(e, self._instruments[e], self._clock) for n, e in DETECTORS.items()}
             for name in ("acquisition", "analysis", "guard"):
                 self._children[name].wait_ready()
+            flying = True
             return self._fly(mount, detectors)
         finally:
             for child in self._children.values():
+                if not flying and child.running:
+                    os.kill(child.pid, signal.SIGKILL)
                 child.end()
             self._simulators.end_all()
+            if not flying:  # then nothing of a pass is in it, and the same directory can be used again
+                shutil.rmtree(self._recording, ignore_errors=True)
+
+    def _await_pass(self) -> None:
+        """A real pass may be hours away: until shortly before it nothing is connected and nothing recorded."""
+        begin_utc_ns = self._planned.start_utc_ns - _REAL_LEAD_S * NS_PER_S
+        if self._config.simulated or self._clock.utc_ns() >= begin_utc_ns:
+            return
+        with TerminalView(sys.stdout, "json" if self._style == "json" else "plain") as terminal:
+            terminal.message(
+                f"The window opens at {utc_text(self._planned.window_start_utc_ns, 0)}; instruments are connected at "
+                f"{utc_text(begin_utc_ns, 0)}. Ctrl-C gives up."
+            )
+        while self._clock.utc_ns() < begin_utc_ns:
+            sleep_wall_s(min(1.0, (begin_utc_ns - self._clock.utc_ns()) / NS_PER_S))
 
     def _start_programs(self) -> None:
         world_start = self._clock.utc_ns() - 5 * NS_PER_S
@@ -227,9 +275,7 @@ class Run:
             for detector in detectors.values():
                 detector.close()
             if self._interrupts > 1:
-                terminal.message(
-                    "Stopped at once. What was acknowledged is safe; seal it later or replay its directory."
-                )
+                terminal.message(f"Stopped at once. What was acknowledged is safe: replay {self._recording} to see it.")
                 return 1
             return self._finish(flight, view, terminal)
 
@@ -247,6 +293,7 @@ class Run:
 
         signal.signal(signal.SIGINT, interrupted)
         signal.signal(signal.SIGTERM, interrupted)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a terminal that is closed does not end a pass
 
     def _unsafe(self) -> str:
         """Why the pass must end; empty while it may go on."""
@@ -299,14 +346,15 @@ class Run:
 
     def _close(self, logbook: Logbook) -> None:
         """End every stream, those of programs that are gone too."""
-        self._children["acquisition"].end(10.0)
+        self._children["acquisition"].end(1.0 if self._interrupts > 1 else 10.0)
         close_abandoned(self._recording, "tags", self._run_id, "acquisition ended without closing the stream")
         self._simulators.end("tagger")
         logbook.close()
 
     def _finish(self, flight: Flight, view: PassView, terminal: TerminalView) -> int:
         """Wait for the report, seal, say how it went."""
-        terminal.message("Parked. Waiting for the last answers and the report." if not flight.status.alarms else "")
+        parked = "Parked. " if flight.status.state is State.PARKED else ""
+        terminal.message(f"{parked}Waiting for the last answers and the report.")
         deadline_s = monotonic_s() + _FINISH_TIMEOUT_S
         analysis = self._children["analysis"]
         while analysis.running or analysis.exit_code != 0:

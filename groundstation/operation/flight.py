@@ -74,6 +74,7 @@ class Flight:
         self._pass = PassState()
         self._stop = threading.Event()
         self._at_once = threading.Event()
+        self._log_lost = False
         self.status = FlightStatus()
         self.tracking_over = threading.Event()
 
@@ -180,6 +181,9 @@ class Flight:
     def _turn(self, give_up: bool = True) -> None:
         """Once in every turn of every loop."""
         self._heartbeat()
+        if self._logbook.failure and not self._log_lost:
+            self._log_lost = True
+            self._alarm(f"the log of this pass can no longer be written: {self._logbook.failure}")
         if self._at_once.is_set():
             raise _Ended(Event.OPERATOR_STOP, "stopped at once by the operator")
         if give_up and self._stop.is_set():
@@ -204,15 +208,23 @@ class Flight:
             self._advance(Event.PARK_STARTED, "parking")
             self._go_to(self._plan.park_azimuth_deg, self._plan.park_elevation_deg, give_up=False)
             self._verify_parked()
-            for detector in self._detectors.values():
-                detector.set_bias_v(0.0)
-            self._advance(Event.PARKED, "parked, bias off")
+            self._bias_off()
+            self._advance(Event.PARKED, "parked")
         except (_Ended, GroundStationError) as error:
             self._alarm(f"not parked: {error}")
             self._advance(Event.FAILED, str(error))
             stop_and_verify(self._mount)
         finally:
             self.tracking_over.set()
+
+    def _bias_off(self) -> None:
+        """Every detector is tried; one that does not obey is an alarm."""
+        for name, detector in self._detectors.items():
+            try:
+                detector.set_bias_v(0.0)
+                self._logbook.event("command", f"detector {name}: bias off")
+            except GroundStationError as error:
+                self._alarm(f"detector {name} keeps its bias: {error}")
 
     def _verify_parked(self) -> None:
         reading = self._mount.read_position()

@@ -17,8 +17,15 @@ from groundstation.core.sifting import one_click_per_slot, sift
 from groundstation.core.synchronisation import BeaconClock, ClockFit
 from groundstation.core.tags import CHANNEL_NUMBER, TagBlock
 from groundstation.core.timebase import PS_PER_NS, PS_PER_S, EmissionTime
-from groundstation.instruments import Transmitter
-from groundstation.pipeline.exchange import MAX_SLOTS_PER_ASK, Answered, Exchange, RecordedAnswers
+from groundstation.errors import BadInput
+from groundstation.instruments import Transmitter, TransmitterTerms
+from groundstation.pipeline.exchange import (
+    MAX_INCREMENT,
+    MAX_SLOTS_PER_ASK,
+    Answered,
+    Exchange,
+    RecordedAnswers,
+)
 from groundstation.pipeline.intake import TagIntake
 from groundstation.pipeline.link import Link
 from groundstation.pipeline.result import PassResult
@@ -121,6 +128,7 @@ class Analysis:
             self._telemetry,
             self._link,
             self._link.clock.refusal if self._link else self._missing(),
+            self._exchange.damages,
         )
 
     def close(self) -> None:
@@ -140,6 +148,7 @@ class Analysis:
         if terms is None:
             return None
         settings = self._plan.analysis
+        _check_whole_periods(terms, settings.beacon_pulses_per_fit)
         emission = EmissionTime(
             label,
             terms.epoch_utc_ns,
@@ -232,12 +241,14 @@ class Analysis:
         start = link.emission.tag_time_of_emission(edge_ps)
         stop = link.emission.tag_time_of_emission(edge_ps + link.clock.window_ps)
         lossy = any(gap.start_ps < stop and gap.stop_ps > start for gap in self._intake.gaps)
-        self.sync.windows_excluded += lossy
-        self.sync.windows_without_clock += fit is None and not lossy
-        usable = fit is not None and not lossy
-        if not usable:
-            self.tallies.add_unused(*(link.since_ps(t, self._plan.window_start_utc_ns) * 1e-12 for t in (start, stop)))
-        return usable
+        recorded = self._intake.first_ps is not None and self._intake.first_ps < stop and start <= self._intake.last_ps
+        zero_utc_ns = self._plan.window_start_utc_ns
+        interval_ps = (link.since_ps(start, zero_utc_ns), link.since_ps(stop, zero_utc_ns))
+        if lossy:
+            self.sync.excluded_ps.append(interval_ps)
+        elif fit is None and recorded:
+            self.sync.without_clock_ps.append(interval_ps)
+        return fit is not None and not lossy
 
     def _ask(self, second: int, clicks: NDArray[np.int64], last: bool = False) -> None:
         """Merge clicks of one slot and ask for them; the last slot waits, the next second may add to it."""
@@ -249,8 +260,7 @@ class Analysis:
         merged = one_click_per_slot(clicks[0], clicks[1].astype(np.uint8), self._plan.analysis.double_click_seed)
         self.tallies.double_clicks += merged.double_clicks
         self.tallies.asked += merged.slot.size
-        for piece, start in enumerate(range(0, merged.slot.size, MAX_SLOTS_PER_ASK)):
-            part = slice(start, start + MAX_SLOTS_PER_ASK)
+        for piece, part in enumerate(_pieces(merged.slot)):
             batch = 1000 * second + piece
             self._asked[batch] = _Asked(merged.bit[part], merged.basis[part], clicks[2][merged.first[part]])
             self._exchange.request(batch, merged.slot[part], merged.basis[part])
@@ -263,6 +273,27 @@ class Analysis:
     def _finish(self) -> None:
         self._ask(self._last_second, _no_clicks(), last=True)
         self.finished = True
+
+
+def _check_whole_periods(terms: TransmitterTerms, pulses_per_fit: int) -> None:
+    """Seconds, fits, beacon periods and slots nest without a rest, or nothing could be numbered. BadInput."""
+    if PS_PER_S % terms.slot_rate_hz or PS_PER_S % terms.beacon_rate_hz:
+        raise BadInput(
+            f"the transmitter sends {terms.slot_rate_hz} slots and {terms.beacon_rate_hz} beacon pulses a second; "
+            "only rates whose periods are whole picoseconds can be analysed"
+        )
+    if terms.beacon_rate_hz % pulses_per_fit:
+        raise BadInput(
+            f"[analysis] beacon_pulses_per_fit is {pulses_per_fit}, which does not divide the {terms.beacon_rate_hz} "
+            "pulses of a second; choose a number that does"
+        )
+
+
+def _pieces(slots: NDArray[np.int64]) -> list[slice]:
+    """Where to cut ascending slots (n,) so that each piece is a batch that can be asked for."""
+    jumps = np.flatnonzero(np.diff(slots) > MAX_INCREMENT) + 1
+    edges = np.union1d(np.arange(0, slots.size, MAX_SLOTS_PER_ASK), jumps).tolist()
+    return [slice(start, stop) for start, stop in pairwise([*edges, slots.size])]
 
 
 def _no_clicks() -> NDArray[np.int64]:

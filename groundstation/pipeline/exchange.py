@@ -18,6 +18,8 @@ from groundstation.recording.writer import StreamWriter
 
 #: The largest batch of one message (docs/classical-channel.md).
 MAX_SLOTS_PER_ASK = 65_536
+#: The largest step from one slot of a batch to the next: 43 s of slots.
+MAX_INCREMENT = (1 << 32) - 1
 
 
 class Answered(NamedTuple):
@@ -35,6 +37,8 @@ class RecordedAnswers:
         self._stream = stream
         self._batches: dict[int, tuple[NDArray[np.int64], NDArray[np.uint8]]] = {}
         self._terms: TransmitterTerms | None = None
+        #: What of the stream was damaged, a sentence each, as far as it was read.
+        self.damages: list[str] = []
 
     def terms(self) -> TransmitterTerms | None:
         """What the transmitter said of its signal, if it was recorded."""
@@ -65,6 +69,8 @@ class RecordedAnswers:
         for item in items:
             if isinstance(item, Segment):
                 self._take(item)
+            else:
+                self.damages.append(item.sentence)
         return bool(items)
 
     def _take(self, segment: Segment) -> None:
@@ -107,12 +113,17 @@ class Exchange:
         return self._terms
 
     @property
+    def damages(self) -> list[str]:
+        """What of the recorded answers was damaged, a sentence each."""
+        return self._recorded.damages
+
+    @property
     def unanswered_batches(self) -> int:
         """How many batches are on their way."""
         return len(self._asked)
 
     def request(self, batch: int, slots: NDArray[np.int64], bases: NDArray[np.uint8]) -> None:
-        """Ask for a batch of strictly ascending slots, at most `MAX_SLOTS_PER_ASK`."""
+        """Ask for a batch of at most `MAX_SLOTS_PER_ASK` slots that ascend by 1 to `MAX_INCREMENT`."""
         answered = self._recorded.find(batch, slots)
         if answered is not None:
             self._found.append(answered)

@@ -16,7 +16,7 @@ class TagIntake:
     def __init__(self, stream: StreamReader) -> None:
         self._stream = stream
         self._blocks: list[TagBlock] = []
-        self._hole: Damage | None = None
+        self._hole: list[Damage] = []
         self._hole_start_ps = 0
         self.label: UtcLabel | None = None
         #: The tagger's own time at the recording's zero; None until the first segment is read.
@@ -47,10 +47,11 @@ class TagIntake:
         items = self._stream.poll(limit)
         for item in items:
             if isinstance(item, Damage):
-                self._hole, self._hole_start_ps = item, self.last_ps
+                self._hole.append(item)
+                self._hole_start_ps = self.last_ps
             else:
                 self._take(item)
-        if self._stream.ended and self._hole is not None:
+        if self._stream.ended and self._hole:
             self._close_hole(self.last_ps)
         return bool(items)
 
@@ -83,7 +84,7 @@ class TagIntake:
             self.gaps.append(GapRecord(int(start), int(stop), None if missed < 0 else int(missed), text))
         time_ps, channel = _columns(segment, "tags", ("time_ps", "channel"))
         if time_ps.size:
-            if self._hole is not None:
+            if self._hole:
                 self._close_hole(int(time_ps[0]))
             self._blocks.append(TagBlock(time_ps, channel))
             if self.first_ps is None:
@@ -92,10 +93,11 @@ class TagIntake:
             self.tags_read += int(time_ps.size)
 
     def _close_hole(self, stop_ps: int) -> None:
-        assert self._hole is not None
-        lost = (self._hole.rows_lost or {}).get("tags")
-        self.gaps.append(GapRecord(self._hole_start_ps, stop_ps, lost, self._hole.sentence))
-        self._hole = None
+        rows_lost = self._hole[0].rows_lost  # the first of several in a row counts for them all
+        lost = None if rows_lost is None else rows_lost.get("tags", 0)
+        cause = "; ".join(damage.sentence for damage in self._hole)
+        self.gaps.append(GapRecord(self._hole_start_ps, stop_ps, lost, cause))
+        self._hole = []
 
 
 def _columns(segment: Segment, table: str, names: tuple[str, ...]) -> list[np.ndarray]:

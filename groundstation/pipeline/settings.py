@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from groundstation.core.tags import CHANNELS
 from groundstation.errors import BadInput
+from groundstation.recording.channels import is_imported
 from groundstation.tables import record
 
 
@@ -39,10 +40,15 @@ class PassPlan:
     @classmethod
     def from_manifest(cls, manifest: Mapping[str, object]) -> "PassPlan":
         """Read the plan that was recorded; BadInput names what is missing."""
+        if is_imported(manifest):
+            raise BadInput(
+                "the recording was imported: it has no pass plan and nothing of a transmitter, so there is no pass to "
+                "analyse; look at its tags with histogram, correlate, rates or coincide"
+            )
         try:
             window = _table(manifest, "window")
             delays = _table(manifest, "delays_ps")
-            return cls(
+            plan = cls(
                 str(manifest["mode"]),
                 str(_table(manifest, "station")["name"]),
                 str(_table(manifest, "satellite")["name"]),
@@ -53,6 +59,9 @@ class PassPlan:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise BadInput(f"the recording's manifest cannot be used: {error} is missing or wrong") from error
+        if plan.window_stop_utc_ns <= plan.window_start_utc_ns:
+            raise BadInput("the recording's manifest cannot be used: its window does not end after its start")
+        return plan
 
 
 def _table(manifest: Mapping[str, object], name: str) -> dict[str, object]:

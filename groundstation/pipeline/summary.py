@@ -1,12 +1,14 @@
 """From tallies, telemetry and the books to the result of a pass, with plain sentences about what is wrong."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 
-from groundstation.core.timebase import PS_PER_S
+from groundstation.core.timebase import PS_PER_NS, PS_PER_S
 from groundstation.pipeline.intake import TagIntake
 from groundstation.pipeline.link import Link
 from groundstation.pipeline.result import GapRecord, PassResult
@@ -28,15 +30,18 @@ def summarise(
     telemetry: Telemetry,
     link: Link | None,
     refusal: str,
+    answers_damages: Sequence[str],
 ) -> PassResult:
-    """Everything the report is made of."""
+    """Everything the report is made of. `refusal`: why no clock is given; `answers_damages`: what is lost there."""
     terms = link.terms if link else None
     gaps = _placed(intake.gaps, link, plan.window_start_utc_ns)
-    losses = _losses(plan, intake, link)
+    losses = _losses(plan, intake, link, gaps)
+    losses += [f"Telemetry is lost: {sentence}." for sentence in telemetry.damages]
+    losses += [f"Answers are lost: {sentence}." for sentence in answers_damages]
     remarks = losses + _analysis_remarks(tallies, refusal)
     path = telemetry.path or {c: np.empty(0) for c in ("utc_ns", "azimuth_deg", "elevation_deg", "range_km")}
     mount = telemetry.mount(plan.window_start_utc_ns, plan.window_stop_utc_ns)
-    fit_s = plan.analysis.beacon_pulses_per_fit / terms.beacon_rate_hz if terms else 0.0
+    duration_ps = (plan.window_stop_utc_ns - plan.window_start_utc_ns) * PS_PER_NS
     rms = float(np.sqrt(sync.square_sum_ps2 / sync.used)) if sync.used else 0.0
     ledger = intake.ledger
     return PassResult(
@@ -61,7 +66,7 @@ def summarise(
         signal_per_second=tallies.signal_per_second,
         disclosed_per_second=tallies.disclosed_per_second,
         errors_per_second=tallies.errors_per_second,
-        unused_s_per_second=_unused_per_second(plan, tallies, intake, link),
+        unused_s_per_second=_unused_per_second(plan, sync, intake, link),
         range_km_per_second=_range_per_second(plan, tallies.seconds, path),
         phase_histogram=tallies.phase_histogram,
         path_utc_ns=path["utc_ns"].astype(np.int64),
@@ -75,8 +80,8 @@ def summarise(
         beacon_residual_rms_ps=rms,
         beacon_pulses_used=sync.used,
         beacon_pulses_rejected=sync.rejected,
-        unsynchronised_s=sync.windows_without_clock * fit_s,
-        excluded_s=sync.windows_excluded * fit_s,
+        unsynchronised_s=_inside_ps(sync.without_clock_ps, 0, duration_ps) * 1e-12,
+        excluded_s=_inside_ps(sync.excluded_ps, 0, duration_ps) * 1e-12,
         ledger_seen=ledger.seen,
         ledger_recorded=ledger.recorded,
         ledger_dropped=ledger.dropped,
@@ -91,7 +96,7 @@ def numbering_confirmed(tallies: Tallies) -> bool | None:
     return None if bits < _CONFIRM_BITS else errors <= _CONFIRM_QBER * bits
 
 
-def _losses(plan: PassPlan, intake: TagIntake, link: Link | None) -> list[str]:
+def _losses(plan: PassPlan, intake: TagIntake, link: Link | None, gaps: Sequence[GapRecord]) -> list[str]:
     """Why the recording does not hold the whole planned window; empty when it does."""
     sentences = []
     if not intake.complete:
@@ -105,8 +110,9 @@ def _losses(plan: PassPlan, intake: TagIntake, link: Link | None) -> list[str]:
             sentences.append(f"Recording began {late_s:.1f} s after the window opened.")
         if early_s > _LAST_TAG_WITHIN_S:
             sentences.append(f"Recording ended {early_s:.1f} s before the window closed.")
-    if intake.gaps:
-        sentences.append(f"{len(intake.gaps)} gaps with unaccounted tags are excluded.")
+    duration_ps = (plan.window_stop_utc_ns - plan.window_start_utc_ns) * PS_PER_NS
+    if inside := sum(link is None or (gap.start_ps < duration_ps and gap.stop_ps > 0) for gap in gaps):
+        sentences.append(f"{inside} gaps with unaccounted tags are excluded.")
     if dropped := sum(intake.ledger.dropped.values()):
         sentences.append(f"{dropped} tags were seen and not recorded.")
     if intake.ledger.missed:
@@ -120,8 +126,11 @@ def _analysis_remarks(tallies: Tallies, refusal: str) -> list[str]:
         sentences.append(f"Synchronisation refused: {refusal}.")
     if unanswered := tallies.asked - int(tallies.answered.sum()):
         sentences.append(f"The transmitter did not answer for {unanswered} slots; they are left out.")
-    if numbering_confirmed(tallies) is False:
-        errors, bits = tallies.signal_qber()
+    errors, bits = tallies.signal_qber()
+    confirmed = numbering_confirmed(tallies)
+    if confirmed is None and tallies.asked:
+        sentences.append(f"Only {bits} disclosed bits are known: the slot numbering is not confirmed.")
+    if confirmed is False:
         sentences.append(
             f"{errors} of {bits} disclosed bits differ: the slot numbering is not confirmed, "
             "and no key may be made of these bits."
@@ -144,19 +153,26 @@ def _placed(gaps: list[GapRecord], link: Link | None, window_start_utc_ns: int) 
     return tuple(moved)
 
 
-def _unused_per_second(plan: PassPlan, tallies: Tallies, intake: TagIntake, link: Link | None) -> NDArray[np.float64]:
+def _unused_per_second(plan: PassPlan, sync: SyncBook, intake: TagIntake, link: Link | None) -> NDArray[np.float64]:
     """What the analysis could not use, and what was not recorded at all."""
-    unused = tallies.unused_s_per_second.copy()
-    edges_s = np.arange(tallies.seconds + 1, dtype=np.float64)
-    duration_s = (plan.window_stop_utc_ns - plan.window_start_utc_ns) * 1e-9
-    inside_s = np.diff(np.minimum(edges_s, duration_s))
-    if link is None or intake.first_ps is None:
-        return np.asarray(inside_s)
-    first_s, last_s = (link.since_ps(t, plan.window_start_utc_ns) * 1e-12 for t in (intake.first_ps, intake.last_ps))
-    unused += np.diff(np.minimum(edges_s, max(first_s, 0.0)))
-    if last_s < duration_s - _LAST_TAG_WITHIN_S:
-        unused += np.diff(np.clip(edges_s, max(last_s, 0.0), duration_s))
-    return np.minimum(unused, inside_s)
+    duration_ps = (plan.window_stop_utc_ns - plan.window_start_utc_ns) * PS_PER_NS
+    intervals = [(0, duration_ps)]
+    if link is not None and intake.first_ps is not None:
+        first_ps, last_ps = (link.since_ps(t, plan.window_start_utc_ns) for t in (intake.first_ps, intake.last_ps))
+        intervals = [*sync.excluded_ps, *sync.without_clock_ps, (0, first_ps)]
+        if last_ps < duration_ps - _LAST_TAG_WITHIN_S * PS_PER_S:
+            intervals.append((last_ps, duration_ps))
+    edges_ps = [*range(0, duration_ps, PS_PER_S), duration_ps]
+    return np.array([_inside_ps(intervals, start, stop) * 1e-12 for start, stop in pairwise(edges_ps)])
+
+
+def _inside_ps(intervals: Iterable[tuple[int, int]], start_ps: int, stop_ps: int) -> int:
+    """How much of [start, stop) the intervals cover together, none of it counted twice."""
+    covered, reached = 0, start_ps
+    for start, stop in sorted(intervals):
+        covered += max(0, min(stop, stop_ps) - max(start, reached))
+        reached = max(reached, min(stop, stop_ps))
+    return covered
 
 
 def _range_per_second(plan: PassPlan, seconds: int, path: dict[str, np.ndarray]) -> np.ndarray:

@@ -1,6 +1,6 @@
 """The integers that a pass adds up to. Sums only, so the order in which answers arrive cannot matter."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,6 @@ class Tallies:
         self.signal_per_second = np.zeros(seconds, np.int64)
         self.disclosed_per_second = np.zeros(seconds, np.int64)
         self.errors_per_second = np.zeros(seconds, np.int64)
-        self.unused_s_per_second = np.zeros(seconds, np.float64)
         self.phase_histogram = np.zeros((4, PHASE_BINS), np.int64)
 
     def add_tags(self, second: NDArray[np.int64], channel: NDArray[np.uint8]) -> None:
@@ -34,11 +33,6 @@ class Tallies:
         joint = np.bincount(second * 6 + channel, minlength=self.seconds * 6)
         self.tags_per_second += joint.reshape(self.seconds, 6)
         self.detections += int(np.count_nonzero(channel < 4))
-
-    def add_unused(self, start_s: float, stop_s: float) -> None:
-        """An interval (seconds since the window's start) of which no click may count."""
-        edges_s = np.arange(self.seconds + 1, dtype=np.float64)
-        self.unused_s_per_second += np.diff(np.clip(edges_s, start_s, max(start_s, stop_s)))
 
     def add_phases(self, phase_ps: NDArray[np.float64], detector: NDArray[np.uint8], slot_period_ps: int) -> None:
         """Arrival phases of clicks, -slot/2 to +slot/2."""
@@ -80,5 +74,6 @@ class SyncBook:
     used: int = 0
     rejected: int = 0
     square_sum_ps2: float = 0.0
-    windows_without_clock: int = 0
-    windows_excluded: int = 0
+    #: Intervals (ps since the window's start) of which no click may count: tags are missing, or there is no clock.
+    excluded_ps: list[tuple[int, int]] = field(default_factory=list)
+    without_clock_ps: list[tuple[int, int]] = field(default_factory=list)

@@ -18,6 +18,8 @@ class Telemetry:
         self._stream = stream
         self.path: dict[str, NDArray[np.generic]] = {}
         self._mount: list[list[NDArray[np.generic]]] = []
+        #: What of the stream was damaged, a sentence each.
+        self.damages: list[str] = []
 
     @property
     def ended(self) -> bool:
@@ -38,6 +40,8 @@ class Telemetry:
                     self.path = {c: np.concatenate(parts) for c, parts in joined.items()}
                 if mount is not None:
                     self._mount.append([mount[c] for c in MOUNT_COLUMNS])
+            else:
+                self.damages.append(item.sentence)
         return bool(items)
 
     def mount(self, start_utc_ns: int, stop_utc_ns: int) -> dict[str, NDArray[np.generic]]:

@@ -4,6 +4,7 @@ The format wants every object outside `/user` to carry its official description 
 Source: the specification's field list, version 0.5, https://photon-hdf5.readthedocs.io.
 """
 
+from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -77,24 +78,34 @@ _TITLES = {
 }
 
 
-def write_frame(file: h5py.File, source_name: str, description: str, duration_s: float, counts: np.ndarray) -> None:
+def write_frame(
+    file: h5py.File,
+    source_name: str,
+    description: str,
+    duration_s: float,
+    counts: np.ndarray,
+    names: Mapping[int, str] | None = None,
+) -> None:
     """Write all that the format wants beside the two arrays of tags, which must be there already.
 
     `counts`: (256,) how many tags each channel number has. `source_name`: the recording the tags come from.
+    `names`: the channels of an imported recording; without, those of a pass, whose detectors are the pixels.
     """
     software_version = version("groundstation").encode()
-    channels = np.flatnonzero((counts > 0) | (np.arange(256) < len(CHANNELS)))
-    labels = [CHANNELS[c] if c < len(CHANNELS) else f"channel {c}" for c in channels]
+    pixels = len(DETECTORS) if names is None else max(1, len(names))
+    names = dict(enumerate(CHANNELS)) if names is None else names
+    channels = np.flatnonzero((counts > 0) | np.isin(np.arange(256), list(names)))
+    labels = [names.get(c, f"channel {c}").encode() for c in channels.tolist()]
     fields: dict[str, Any] = {
         "acquisition_duration": np.float64(duration_s),
         "description": np.bytes_(description.encode()),
         "format_name": np.bytes_(_FORMAT_NAME),
         "format_version": np.bytes_(_FORMAT_VERSION),
         "photon_data/timestamps_specs/timestamps_unit": np.float64(1e-12),
-        "setup/num_pixels": np.int64(len(DETECTORS)),
+        "setup/num_pixels": np.int64(pixels),
         "setup/num_spots": np.int64(1),
         "setup/num_spectral_ch": np.int64(1),
-        "setup/num_polarization_ch": np.int64(len(DETECTORS)),
+        "setup/num_polarization_ch": np.int64(pixels),
         "setup/num_split_ch": np.int64(1),
         "setup/modulated_excitation": np.uint8(1),
         "setup/excitation_alternated": np.zeros(1, np.uint8),

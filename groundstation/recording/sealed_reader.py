@@ -35,6 +35,18 @@ def dataset_path(stream: str, table: str, column: str) -> str:
     return _PHOTON_DATA.get((stream, table, column), f"{GROUP}/streams/{stream}/tables/{table}/{column}")
 
 
+def is_sealed_recording(path: Path) -> bool:
+    """Whether a file is one of ours; HDF5 that cannot be opened at all is taken for a damaged one. Raises OSError."""
+    with path.open("rb") as content:
+        if content.read(len(_HDF5_SIGNATURE)) != _HDF5_SIGNATURE:
+            return False
+    try:
+        with h5py.File(path, "r") as file:
+            return f"{GROUP}/manifest" in file
+    except Exception:  # the library raises nearly every type there is for bytes it does not like
+        return True
+
+
 class SealedRecording:
     """A recording in one file. Raises BadInput when it is none of ours, RecordingDamaged when broken."""
 

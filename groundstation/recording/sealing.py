@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundstation.errors import BadInput, GroundStationError, RecordingDamaged
+from groundstation.recording.channels import channel_names, is_imported
 from groundstation.recording.directory_reader import DirectoryRecording
 from groundstation.recording.files import POSIX, RecordingFailed, sync_directory
 from groundstation.recording.manifest import MANIFEST_NAME
@@ -139,7 +140,8 @@ def seal(directory: Path, target: Path) -> None:
             for column in columns.values():
                 column.finish()
             description = str(recording.manifest.get("description") or f"Tags of run {recording.run_id}")
-            write_frame(file, directory.name, description, tags.duration_s, tags.counts)
+            names = channel_names(recording.manifest) if is_imported(recording.manifest) else None
+            write_frame(file, directory.name, description, tags.duration_s, tags.counts, names)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

@@ -4,7 +4,7 @@ import shutil
 from types import SimpleNamespace
 
 import pytest
-from pipeline_samples import Session, flown, in_memory, make_scene, read_all, record, report_of, tag_segments
+from pipeline_samples import InProcessTransmitter, Session, flown, make_scene, read_all, record, report_of
 
 from groundstation.recording.reader import open_recording
 
@@ -47,8 +47,6 @@ def fly(tmp_path):
     """Record a scene and analyse it live; returns the session."""
 
     def fly_scene(scene, transmitter=None, **recording):
-        from pipeline_samples import InProcessTransmitter
-
         directory = record(scene, tmp_path / "recording", **recording)
         return Session(directory, transmitter or InProcessTransmitter(scene)).finish()
 
@@ -59,6 +57,3 @@ def fly(tmp_path):
 def far_answers(far_pass):
     """The answers stream of the far recording, as its segments."""
     return read_all(open_recording(far_pass.directory), "answers")
-
-
-__all__ = ["in_memory", "tag_segments"]

@@ -317,7 +317,7 @@ class Session:
     With a transmitter it is a live one: it follows the directory, and owns the `answers` stream.
     """
 
-    def __init__(self, source, transmitter=None, writer=True):
+    def __init__(self, source, transmitter=None):
         recording = open_recording(source, follow=transmitter is not None) if isinstance(source, Path) else source
         plan = PassPlan.from_manifest(recording.manifest)
         self.recording = recording
