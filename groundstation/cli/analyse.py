@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
         {
             **asdict(analyst.status()),
             "state": "reported",
-            "complete": result.complete,
+            "trustworthy": result.trustworthy,
             "remarks": result.remarks,
         }
     )

@@ -13,9 +13,8 @@ from groundstation import __version__
 from groundstation.clock import SystemClock, monotonic_s, sleep_wall_s, utc_text
 from groundstation.instruments import Transmitter
 from groundstation.pipeline.analysis import Analysis, build
-from groundstation.pipeline.result import PassResult
+from groundstation.pipeline.result import PassResult, numbering_confirmed
 from groundstation.pipeline.settings import PassPlan
-from groundstation.pipeline.summary import numbering_confirmed
 from groundstation.recording.reader import Recording
 from groundstation.recording.writer import StreamWriter
 from groundstation.report.truth import TruthJudge
@@ -102,7 +101,7 @@ class Analyst:
     def _state(self) -> str:
         if self.analysis.finished:
             return "finished"
-        confirmed = numbering_confirmed(self.analysis.tallies)
+        confirmed = numbering_confirmed(*self.analysis.tallies.signal_qber())
         return {None: "synchronising", True: "numbering confirmed", False: "numbering NOT confirmed"}[confirmed]
 
     def _nothing_awaited(self, quiet_s: float) -> bool:

@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Replay a recording; 0 when it is complete, 1 when not."""
+    """Replay a recording; 0 when it is complete and its slot numbers are not refuted, 1 otherwise."""
     speed = _speed(options.speed)
     recording = open_recording(options.recording)
     plan = PassPlan.from_manifest(recording.manifest)
@@ -63,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
         view.message(f"{int(result.sifted[0].sum())} sifted signal bits; report in {output}")
         for remark in result.remarks:
             view.message(remark)
-    return 0 if result.complete else 1
+    return 0 if result.trustworthy else 1
 
 
 def _speed(text: str) -> float:

@@ -40,6 +40,8 @@ from groundstation.recording.sealing import remove_segments, seal_in_child
 from groundstation.recording.writer import StreamWriter, close_abandoned
 
 DEFAULT_SPEED = 10.0
+#: Faster, and one wall millisecond is too long a world time for the tracking loop.
+_MAX_SPEED = 30.0
 #: World time for slewing and cooling, and wall time for starting all programs, before the pass begins.
 _LEAD_S, _STARTUP_WALL_S = 45.0, 6.0
 #: A real station connects its instruments this long before tracking begins.
@@ -92,8 +94,8 @@ def _speed(config: StationConfig, speed: float | None) -> float:
     everything = all(entry.simulate for entry in config.instruments.values())
     if speed is None:
         return DEFAULT_SPEED if everything else 1.0
-    if not 0.1 <= speed <= 100.0:
-        raise BadInput(f"--speed is {speed:g}; give a number from 0.1 to 100")
+    if not 0.1 <= speed <= _MAX_SPEED:
+        raise BadInput(f"--speed is {speed:g}; give a number from 0.1 to {_MAX_SPEED:g}")
     if speed != 1.0 and not everything:
         raise BadInput("--speed other than 1 needs a station in which every instrument is simulated")
     return speed
@@ -175,9 +177,10 @@ class Run:
             flying = True
             return self._fly(mount, detectors)
         finally:
+            at_once = not flying or self._interrupts > 1
             for child in self._children.values():
-                if not flying and child.running:
-                    os.kill(child.pid, signal.SIGKILL)
+                if at_once and child.running:
+                    os.kill(child.pid, signal.SIGKILL)  # a stopped analysis would write its report first
                 child.end()
             self._simulators.end_all()
             if not flying:  # then nothing of a pass is in it, and the same directory can be used again
@@ -350,6 +353,8 @@ class Run:
         close_abandoned(self._recording, "tags", self._run_id, "acquisition ended without closing the stream")
         self._simulators.end("tagger")
         logbook.close()
+        for stream in ("telemetry", "events"):  # a logbook that could not write has not ended them
+            close_abandoned(self._recording, stream, self._run_id, "the logbook could not be written")
 
     def _finish(self, flight: Flight, view: PassView, terminal: TerminalView) -> int:
         """Wait for the report, seal, say how it went."""
@@ -374,12 +379,12 @@ class Run:
         except GroundStationError as error:
             terminal.message(f"Not sealed: {error}. The recording is safe in {self._recording}.")
             return 1
-        complete = bool(analysis.status.get("complete"))
+        trustworthy = bool(analysis.status.get("trustworthy"))
         for sentence in (*flight.status.alarms, *_sentences(analysis.status.get("remarks"))):
             terminal.message(sentence)
         terminal.message(f"Recording {sealed}")
         terminal.message(f"Report    {self._directory / 'report.html'}")
-        return 0 if complete and flight.ended_well else 1
+        return 0 if trustworthy and flight.ended_well else 1
 
 
 def _sentences(remarks: object) -> list[str]:

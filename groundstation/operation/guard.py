@@ -15,8 +15,8 @@ from groundstation.instruments import Mount
 HEARTBEAT, DISMISSED = b"h", b"q"
 _PATIENCE_S = 10.0
 #: Two readings that are closer than this prove that the mount stands still.
-_STILL_DEG = 0.003
-_STILL_WAIT_S = 0.1
+_STILL_DEG = 3.0 / 3600
+_STILL_WAIT_S = 0.25
 
 
 def watch(mount: Mount, heartbeats: int, timeout_s: float, report: Callable[[dict[str, object]], None]) -> None:

@@ -11,6 +11,15 @@ BASES = ("rectilinear", "diagonal")
 PHASE_BINS = 100
 
 
+#: With a wrong numbering the transmitter's states are unrelated to ours and half of the bits differ.
+_CONFIRM_BITS, _CONFIRM_QBER = 200, 0.25
+
+
+def numbering_confirmed(errors: int, bits: int) -> bool | None:
+    """Whether so many errors among disclosed signal bits agree with the slot numbers; None while too few are known."""
+    return None if bits < _CONFIRM_BITS else errors <= _CONFIRM_QBER * bits
+
+
 @dataclass(frozen=True)
 class GapRecord:
     """An interval without (all of its) tags, in ps after the start of the window (after the recording's zero
@@ -99,3 +108,9 @@ class PassResult:
     gaps: tuple[GapRecord, ...]
     simulation: SimulationTruth | None = None
     provenance: dict[str, object] = field(default_factory=dict)
+
+    @property
+    def trustworthy(self) -> bool:
+        """The whole window was recorded, and the disclosed states do not contradict the slot numbers."""
+        confirmed = numbering_confirmed(int(self.errors[0].sum()), int(self.sifted[0, :, 1].sum()))
+        return self.complete and confirmed is not False

@@ -20,7 +20,7 @@ class AnalysisSettings:
     #: How far the predicted time of flight may be off: 1e-5 s is 3 km of range.
     time_of_flight_uncertainty_s: float = 1e-5
     #: How far the transmitter's clock may be off UTC.
-    transmitter_clock_uncertainty_s: float = 1e-6
+    transmitter_clock_uncertainty_s: float = 1e-5
     #: Seed of the keyed choice of bits for double clicks.
     double_click_seed: int = 1
 

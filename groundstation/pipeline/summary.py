@@ -11,13 +11,11 @@ from scipy.interpolate import CubicSpline
 from groundstation.core.timebase import PS_PER_NS, PS_PER_S
 from groundstation.pipeline.intake import TagIntake
 from groundstation.pipeline.link import Link
-from groundstation.pipeline.result import GapRecord, PassResult
+from groundstation.pipeline.result import GapRecord, PassResult, numbering_confirmed
 from groundstation.pipeline.settings import PassPlan
 from groundstation.pipeline.tallies import SyncBook, Tallies
 from groundstation.pipeline.telemetry import Telemetry
 
-#: With a wrong numbering the transmitter's states are unrelated to ours and half of the bits differ.
-_CONFIRM_BITS, _CONFIRM_QBER = 200, 0.25
 #: The last tag of a whole recording may be this much before the end of the window.
 _LAST_TAG_WITHIN_S = 0.1
 
@@ -90,12 +88,6 @@ def summarise(
     )
 
 
-def numbering_confirmed(tallies: Tallies) -> bool | None:
-    """Whether the disclosed states agree with the slot numbers; None while too few are known."""
-    errors, bits = tallies.signal_qber()
-    return None if bits < _CONFIRM_BITS else errors <= _CONFIRM_QBER * bits
-
-
 def _losses(plan: PassPlan, intake: TagIntake, link: Link | None, gaps: Sequence[GapRecord]) -> list[str]:
     """Why the recording does not hold the whole planned window; empty when it does."""
     sentences = []
@@ -127,7 +119,7 @@ def _analysis_remarks(tallies: Tallies, refusal: str) -> list[str]:
     if unanswered := tallies.asked - int(tallies.answered.sum()):
         sentences.append(f"The transmitter did not answer for {unanswered} slots; they are left out.")
     errors, bits = tallies.signal_qber()
-    confirmed = numbering_confirmed(tallies)
+    confirmed = numbering_confirmed(*tallies.signal_qber())
     if confirmed is None and tallies.asked:
         sentences.append(f"Only {bits} disclosed bits are known: the slot numbering is not confirmed.")
     if confirmed is False:

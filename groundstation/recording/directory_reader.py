@@ -106,8 +106,8 @@ class DirectoryStream:
             try:
                 image = _read_file(path)
             except FileNotFoundError as error:
-                raise RecordingDamaged(f"segment {path} is missing, though later ones are there") from error
-        segment = decode(image, f"segment {path}")
+                raise RecordingDamaged(f"segment {_named(path)} is missing, though later ones are there") from error
+        segment = decode(image, f"segment {_named(path)}")
         self._check_place(segment, path)
         return segment
 
@@ -116,10 +116,13 @@ class DirectoryStream:
         expected = (self._run_id, self._stream, self._number)
         if found != expected:
             raise RecordingDamaged(
-                f"segment {path} is in the wrong place: it belongs to run, stream, number {found}, expected {expected}"
+                f"segment {_named(path)} is in the wrong place: "
+                f"it belongs to run, stream, number {found}, expected {expected}"
             )
         if not self._held and segment.previous_hash != self._hash:
-            raise RecordingDamaged(f"segment {path} does not continue the one before it: the chain of hashes is broken")
+            raise RecordingDamaged(
+                f"segment {_named(path)} does not continue the one before it: the chain of hashes is broken"
+            )
 
     def _accept(self, segment: Segment) -> None:
         if self._held:
@@ -163,3 +166,8 @@ def _read_file(path: Path) -> bytes:
         raise
     except OSError as error:
         raise RecordingDamaged(f"segment {path} cannot be read ({error.strerror})") from error
+
+
+def _named(path: Path) -> str:
+    """`tags/000012.h5`: the same sentence wherever the recording lies, for it enters the report."""
+    return f"{path.parent.name}/{path.name}"
