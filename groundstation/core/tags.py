@@ -28,24 +28,26 @@ class UnsortedTags(ValueError):
     """Times that step backwards were given where a sorted run of tags is needed."""
 
 
-def require_sorted(time_ps: NDArray[np.int64], after_ps: int | None = None) -> None:
+def require_sorted(time_ps: NDArray[np.int64], after_ps: int | None = None, first: int = 0) -> None:
     """Refuse times that step backwards; equal times are in order.
 
-    `time_ps` (n,) int64; `after_ps`: the last time of the run before, when this one continues it. Any int64 will
-    do, since times are compared and never subtracted. Raises UnsortedTags with the index and size of the first step.
+    `time_ps` (n,) int64; `after_ps`: the last time of the run before, when this one continues it; `first`: place of
+    `time_ps[0]` in the whole, for the message. Any int64 will do, since times are compared and never subtracted.
+    Raises UnsortedTags with the place and the size of the first step.
     """
     if time_ps.size and after_ps is not None and time_ps[0] < after_ps:
-        raise UnsortedTags(_step(0, after_ps - int(time_ps[0]), "the last tag of the block before"))
+        raise _unsorted(first, after_ps - int(time_ps[0]))
     for start in range(1, time_ps.size, _CHECKED_AT_ONCE):
         stop = min(start + _CHECKED_AT_ONCE, time_ps.size)
         backwards = time_ps[start:stop] < time_ps[start - 1 : stop - 1]
         if backwards.any():
             index = start + int(backwards.argmax())
-            raise UnsortedTags(_step(index, int(time_ps[index - 1]) - int(time_ps[index]), f"tag {index - 1}"))
+            raise _unsorted(first + index, int(time_ps[index - 1]) - int(time_ps[index]))
 
 
-def _step(index: int, step_ps: int, before: str) -> str:
-    return f"tags must be sorted: tag {index} is {step_ps:,} ps before {before}; sort or merge first"
+def _unsorted(place: int, step_ps: int) -> UnsortedTags:
+    before = f"tag {place - 1}" if place else "the last tag of the block before"
+    return UnsortedTags(f"tags must be sorted: tag {place} is {step_ps:,} ps before {before}; sort or merge first")
 
 
 def concatenate(blocks: list[TagBlock]) -> TagBlock:

@@ -118,3 +118,10 @@ def test_a_step_backwards_is_named_with_its_place_and_size_also_at_the_seam_of_t
         require_sorted(time_ps)
     with pytest.raises(UnsortedTags, match="tag 0 is 7 ps before the last tag of the block before"):
         require_sorted(np.array([0, 5]), after_ps=7)
+
+
+def test_equal_and_extreme_times_are_in_order_and_a_block_continues_the_one_before():
+    require_sorted(np.array([-(1 << 63), -5, -5, (1 << 63) - 1]), after_ps=-(1 << 63))
+    require_sorted(np.empty(0, np.int64), after_ps=3)
+    with pytest.raises(UnsortedTags, match="tag 7 is 1 ps before tag 6"):
+        require_sorted(np.array([2, 9]), after_ps=3, first=7)
