@@ -1,7 +1,7 @@
 """S-Fifteen TDC2 time tagger, read as the a1 event stream of its reader program (`readevents7 -a 1`).
 
 The reader program's standard output arrives over TCP, for instance
-`socat TCP-LISTEN:7002,bind=127.0.0.1,reuseaddr EXEC:"readevents7 -a 1"`. There is nothing to ask: the stream
+`socat TCP-LISTEN:7002,bind=127.0.0.1,reuseaddr,fork EXEC:"readevents7 -a 1"`. There is nothing to ask: the stream
 itself must prove what it is. One word is a u64, little-endian: bits 63..10 the time in 1/256 ns, bit 4
 a dummy (time without an event), bits 3..0 the set of inputs that fired; an all-zero word is void.
 Source: pyS15 `timestamp7.py`; qcrypto `timestamp7/readevents7.c`.

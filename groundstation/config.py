@@ -29,6 +29,7 @@ _LIMITS = {
     ("window", "search_hours"): (0.01, 10_000.0),
     ("window", "min_elevation_deg"): (-1.0, 89.0),
     ("window", "max_range_km"): (1.0, 1e6),
+    ("window", "max_sun_elevation_deg"): (-90.0, 90.0),
     ("window", "margin_s"): (0.0, 600.0),
     ("recording", "commit_interval_s"): (0.001, 60.0),
     ("recording", "pps_uncertainty_s"): (0.0, 1.0),
@@ -37,7 +38,7 @@ _LIMITS = {
     ("operation", "tracking_period_s"): (0.01, 10.0),
     ("operation", "park_azimuth_deg"): (-360.0, 360.0),
     ("operation", "park_elevation_deg"): (-90.0, 90.0),
-    ("operation", "guard_timeout_s"): (0.1, 60.0),
+    ("operation", "guard_timeout_s"): (0.1, 5.0),
     ("analysis", "gate_half_width_ps"): (1, 10**6),
     ("analysis", "beacon_pulses_per_fit"): (30, 10**6),
     ("analysis", "time_of_flight_uncertainty_s"): (0.0, 1.0),
@@ -66,6 +67,8 @@ class PassConfig:
     min_elevation_deg: float = 10.0
     #: The counting window: as long as the satellite is closer than this.
     max_range_km: float = 1200.0
+    #: Daylight would blind the detectors: passes with the Sun higher than this at culmination are left out.
+    max_sun_elevation_deg: float = -6.0
     #: Tracking and recording begin this long before the window and end this long after it.
     margin_s: float = 10.0
 

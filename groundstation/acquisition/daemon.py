@@ -13,7 +13,7 @@ from groundstation.acquisition.labelling import UtcLabeller
 from groundstation.clock import Clock, monotonic_s
 from groundstation.core.ledger import Ledger
 from groundstation.core.tags import CHANNEL_NUMBER, CHANNELS, PatternMap, TagBlock, concatenate
-from groundstation.core.timebase import PS_PER_S, UtcLabel
+from groundstation.core.timebase import PS_PER_NS, PS_PER_S, UtcLabel
 from groundstation.errors import GroundStationError
 from groundstation.instruments import PatternBlock, TimeTagger
 from groundstation.recording.segment import Table
@@ -37,7 +37,8 @@ class AcquisitionStatus:
     tags: int
     counts_hz: dict[str, float]
     acknowledge_s: float
-    labelled: bool
+    #: UTC up to which tags were read; 0 while it is not known.
+    read_until_utc_ns: int
     dropped: int
 
 
@@ -145,13 +146,17 @@ class Acquisition:
             notes["utc_label"] = _label_notes(self._labeller.label)
         return notes
 
+    def _read_until_utc_ns(self) -> int:
+        label = self._labeller.label
+        return 0 if label is None else label.utc_ns + (self._latest_ps - label.time_ps) // PS_PER_NS
+
     def _status(self) -> AcquisitionStatus:
         elapsed_s = max(self._latest_ps - self._counted_since_ps, 1) / PS_PER_S
         status = AcquisitionStatus(
             self._ledger.recorded,
             {name: float(n / elapsed_s) for name, n in zip(CHANNELS, self._counted, strict=True)},
             self._longest_wait_s,
-            self._labeller.label is not None,
+            self._read_until_utc_ns(),
             sum(self._ledger.dropped.values()),
         )
         self._counted[:] = 0

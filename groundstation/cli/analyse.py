@@ -35,8 +35,8 @@ def run(options: argparse.Namespace) -> int:
             say(asdict(analyst.status()))
 
     result = analyst.run(idle, ending.asked.is_set)
-    analyst.analysis.close()
     report(result, Path(job["output"]), "live", recording)
+    analyst.analysis.close()  # last: until here an analysis that dies can be started again
     say(
         {
             **asdict(analyst.status()),

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from groundstation.cli.instruments import load_driver
 from groundstation.cli.planning import plan_pass
-from groundstation.cli.run import space_needed
+from groundstation.cli.run import check_guard, space_needed
 from groundstation.clock import SystemClock, utc_text
 from groundstation.config import DEFAULT_CONFIG, InstrumentConfig, StationConfig, load_config
 from groundstation.errors import GroundStationError
@@ -50,12 +50,13 @@ def _checks(config: StationConfig, output: Path) -> Iterator[tuple[str, Callable
     yield "next pass", lambda: _next_pass(config)
     yield "disk", lambda: _disk(config, output)
     yield "clock", _system_clock
+    yield "guard", lambda: _guard(config)
     for name, entry in config.instruments.items():
         yield name, lambda name=name, entry=entry: _instrument(name, entry)  # type: ignore[misc]  # default arguments
 
 
 def _libraries() -> str:
-    """Every dependency of the installed package, imported and named with its version."""
+    """Every dependency of the installed package, with the version that is there."""
     found = []
     for requirement in importlib.metadata.requires("groundstation") or []:
         if "extra ==" in requirement:
@@ -81,6 +82,11 @@ def _disk(config: StationConfig, output: Path) -> str:
     if not os.access(output, os.W_OK):
         raise OSError(f"{output.resolve()} cannot be written; choose another --output")
     return f"{free / 1e9:.1f} GB free, a pass may need {needed / 1e9:.1f} GB"
+
+
+def _guard(config: StationConfig) -> str:
+    check_guard(config)
+    return "has a link of its own to the mount"
 
 
 def _system_clock() -> str:

@@ -18,6 +18,9 @@ from groundstation.passes.prediction import (
     window_within,
 )
 
+#: On the disk, uncompressed: eight of time, one of channel.
+BYTES_PER_TAG = 9
+
 
 @dataclass(frozen=True)
 class PlannedPass:
@@ -43,16 +46,19 @@ def plan_pass(config: StationConfig) -> PlannedPass:
             'to come: set search_from = "now"'
         )
     for prediction in find_passes(orbit, search_from, search_to, wanted.min_elevation_deg):
-        if prediction.min_range_km <= wanted.max_range_km and prediction.culmination.utc_ns > search_from:
+        near = prediction.min_range_km <= wanted.max_range_km and prediction.culmination.utc_ns > search_from
+        if near and prediction.sun_elevation_deg <= wanted.max_sun_elevation_deg:
             break
     else:
         raise BadInput(
             f"{config.satellite.name} does not come within {wanted.max_range_km:g} km of {config.station.name} in the "
-            f"{wanted.search_hours:g} h after {utc_text(search_from, 0)}; widen [window] or renew the element set"
+            f"{wanted.search_hours:g} h after {utc_text(search_from, 0)} with the Sun below "
+            f"{wanted.max_sun_elevation_deg:g} deg; widen [window] or renew the element set"
         )
     window_start, window_stop = window_within(orbit, prediction, wanted.max_range_km)
     margin_ns = round(wanted.margin_s * NS_PER_S)
-    start, stop = window_start - margin_ns, window_stop + margin_ns
+    start = max(window_start - margin_ns, prediction.rise.utc_ns)
+    stop = min(window_stop + margin_ns, prediction.set.utc_ns)
     if not config.simulated and start < SystemClock().utc_ns():
         raise BadInput(f"the pass began at {utc_text(start, 0)}, which is over; wait for the next one")
     first_knot = min(prediction.rise.utc_ns, start) // NS_PER_S * NS_PER_S

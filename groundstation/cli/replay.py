@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Replay a recording; 0 when it is complete and its slot numbers are not refuted, 1 otherwise."""
+    """Replay a recording; 0 when it is complete and its slot numbers are confirmed, 1 otherwise."""
     speed = _speed(options.speed)
     recording = open_recording(options.recording)
     plan = PassPlan.from_manifest(recording.manifest)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from groundstation.cli.instruments import DETECTORS, Simulators, connect
-from groundstation.cli.planning import PlannedPass, manifest_of, plan_pass
+from groundstation.cli.planning import BYTES_PER_TAG, PlannedPass, manifest_of, plan_pass
 from groundstation.cli.view import PassView
 from groundstation.clock import (
     NS_PER_S,
@@ -47,9 +47,12 @@ _LEAD_S, _STARTUP_WALL_S = 45.0, 6.0
 #: A real station connects its instruments this long before tracking begins.
 _REAL_LEAD_S = 180
 _VIEW_INTERVAL_S = {"rich": 0.25, "plain": 2.0, "json": 1.0}
-_ANALYSIS_RESTARTS = 5
+#: A program that keeps dying is started again after 0.5, 1, 2, ... s (wall time), so often at most.
+_RESTARTS, _FIRST_RESTART_S = 10, 0.5
+#: The last tags of a pass are waited for so long after it (wall time).
+_TAGS_LATE_S = 20.0
 _FINISH_TIMEOUT_S = 120.0
-_BYTES_PER_TAG = 9
+_GUARD_PATIENCE_S = 15.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
     directory = options.output or _named_by(config, planned)
     clock = _clock(config, planned, speed)
     _check_space(config, planned, directory)
-    _check_guard(config)
+    check_guard(config)
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -116,7 +119,7 @@ def _named_by(config: StationConfig, planned: PlannedPass) -> Path:
 def space_needed(config: StationConfig, planned: PlannedPass) -> float:
     """Bytes that must be free before the pass is flown."""
     duration_s = (planned.stop_utc_ns - planned.start_utc_ns) * 1e-9
-    return config.recording.max_rate_hz * duration_s * _BYTES_PER_TAG * config.recording.space_factor
+    return config.recording.max_rate_hz * duration_s * BYTES_PER_TAG * config.recording.space_factor
 
 
 def _check_space(config: StationConfig, planned: PlannedPass, directory: Path) -> None:
@@ -130,7 +133,7 @@ def _check_space(config: StationConfig, planned: PlannedPass, directory: Path) -
         )
 
 
-def _check_guard(config: StationConfig) -> None:
+def check_guard(config: StationConfig) -> None:
     """The guard of a real mount must not depend on the link that it guards."""
     mount = config.instruments["mount"]
     shared = mount.guard_address == mount.address and mount.address.startswith("serial:")
@@ -160,7 +163,8 @@ class Run:
         self._simulators = Simulators(config, clock, self._programs)
         self._instruments: dict[str, InstrumentConfig] = {}
         self._children: dict[str, Child] = {}
-        self._restarts = 0
+        self._restarts: dict[str, tuple[int, float]] = {}
+        self._flown_well = False
         self._interrupts = 0
         self._style = style_for(sys.stdout, machine)
 
@@ -221,11 +225,17 @@ class Run:
             },
         )
         self._spawn_analysis()
-        guard = {
-            "instrument": asdict(self._instruments["mount"]),
-            "timeout_s": self._config.operation.guard_timeout_s,
-        }
-        self._spawn("guard", "guard", guard)
+        self._spawn_guard()
+
+    def _spawn_guard(self) -> None:
+        self._spawn(
+            "guard",
+            "guard",
+            {
+                "instrument": asdict(self._instruments["mount"]),
+                "timeout_s": self._config.operation.guard_timeout_s,
+            },
+        )
 
     def _spawn_analysis(self) -> None:
         self._spawn(
@@ -271,8 +281,12 @@ class Run:
             thread = threading.Thread(target=flight.run, name="flight")
             thread.start()
             watch.start()
-            self._attend(flight, thread, view, terminal, logbook)
-            watch.stop()
+            try:
+                self._attend(flight, thread, view, terminal, logbook)
+            finally:  # whatever happened here, the flight ends in order and the guard outlives it
+                flight.request_stop()
+                thread.join()
+                watch.stop()
             self._close(logbook)
             mount.close()
             for detector in detectors.values():
@@ -326,29 +340,59 @@ class Run:
                     if told == 1
                     else "Ending at once."
                 )
-            if recording and flight.tracking_over.is_set():
+            if recording and flight.tracking_over.is_set() and self._everything_is_recorded():
                 self._children["acquisition"].ask_to_end()
                 recording = False
-            self._keep_analysis(logbook)
+            self._keep_alive("analysis", self._spawn_analysis, logbook)
+            self._keep_alive("guard", self._spawn_guard, logbook)
             if monotonic_s() - shown_s >= interval_s:
                 shown_s = monotonic_s()
                 terminal.update(view.status())
             thread.join(0.02)
-        self._children["guard"].say(DISMISSED)
+        self._dismiss_guard(flight, terminal)
+        self._flown_well = flight.ended_well
 
-    def _keep_analysis(self, logbook: Logbook | None) -> None:
-        """An analysis that died starts again from the recording; it has lost nothing."""
-        analysis = self._children["analysis"]
-        if analysis.running or analysis.exit_code == 0 or self._restarts >= _ANALYSIS_RESTARTS:
+    def _everything_is_recorded(self) -> bool:
+        """Whether the tags of the whole pass have been read: on a busy machine the newest ones are late."""
+        if self._interrupts or self._clock.utc_ns() < self._planned.stop_utc_ns:
+            return True  # it ends early: what matters now is the end
+        late_s = (self._clock.utc_ns() - self._planned.stop_utc_ns) * 1e-9 / self._clock.speed
+        read_until = self._children["acquisition"].status.get("read_until_utc_ns")
+        arrived = isinstance(read_until, int) and read_until >= self._planned.stop_utc_ns
+        return arrived or late_s > _TAGS_LATE_S or not self._children["acquisition"].running
+
+    def _dismiss_guard(self, flight: Flight, terminal: TerminalView) -> None:
+        """The guard goes when the mount stands still; else its own link is the last means to stop it."""
+        guard = self._children["guard"]
+        if flight.stands_still:
+            guard.say(DISMISSED)
             return
-        self._restarts += 1
+        guard.close_stdin()
+        guard.join(_GUARD_PATIENCE_S)
+        stopped = bool(guard.status.get("stopped"))
+        terminal.message("The guard stopped the mount." if stopped else "THE MOUNT MAY BE MOVING: stop it by hand.")
+
+    def _keep_alive(self, name: str, spawn: Callable[[], None], logbook: Logbook | None) -> None:
+        """Start a program again that died. An analysis has lost nothing: it starts again from the recording."""
+        child = self._children[name]
+        if child.running or child.exit_code == 0:
+            return
+        restarts, not_before_s = self._restarts.get(name, (0, 0.0))
+        if restarts >= _RESTARTS or monotonic_s() < not_before_s:
+            return
+        self._restarts[name] = (restarts + 1, monotonic_s() + _FIRST_RESTART_S * 2**restarts)
         if logbook is not None:
-            logbook.event("alarm", f"analysis ended ({analysis.last_words()}); started again")
-        analysis.end()
-        self._spawn_analysis()
+            logbook.event("alarm", f"{name} ended ({child.last_words()}); started again")
+        child.end()
+        spawn()
+
+    def _given_up(self, name: str) -> bool:
+        return not self._children[name].running and self._restarts.get(name, (0, 0.0))[0] >= _RESTARTS
 
     def _close(self, logbook: Logbook) -> None:
         """End every stream, those of programs that are gone too."""
+        while not self._everything_is_recorded():
+            sleep_wall_s(0.02)
         self._children["acquisition"].end(1.0 if self._interrupts > 1 else 10.0)
         close_abandoned(self._recording, "tags", self._run_id, "acquisition ended without closing the stream")
         self._simulators.end("tagger")
@@ -363,10 +407,13 @@ class Run:
         deadline_s = monotonic_s() + _FINISH_TIMEOUT_S
         analysis = self._children["analysis"]
         while analysis.running or analysis.exit_code != 0:
-            if monotonic_s() > deadline_s or (not analysis.running and self._restarts >= _ANALYSIS_RESTARTS):
+            if monotonic_s() > deadline_s or self._given_up("analysis"):
                 terminal.message(f"No report: {analysis.last_words()}. Replay {self._recording} to get one.")
                 return 1
-            self._keep_analysis(None)
+            if self._interrupts > 1:
+                terminal.message(f"Ended without a report. Replay {self._recording} to get one.")
+                return 1
+            self._keep_alive("analysis", self._spawn_analysis, None)
             analysis = self._children["analysis"]
             analysis.join(0.05)
         analysis.join(1.0)
@@ -384,7 +431,7 @@ class Run:
             terminal.message(sentence)
         terminal.message(f"Recording {sealed}")
         terminal.message(f"Report    {self._directory / 'report.html'}")
-        return 0 if trustworthy and flight.ended_well else 1
+        return 0 if trustworthy and self._flown_well else 1
 
 
 def _sentences(remarks: object) -> list[str]:

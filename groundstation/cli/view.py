@@ -5,15 +5,13 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from groundstation.cli.planning import PlannedPass
+from groundstation.cli.planning import BYTES_PER_TAG, PlannedPass
 from groundstation.clock import Clock, monotonic_s
 from groundstation.config import StationConfig
 from groundstation.console.status import PassStatus
 from groundstation.operation.children import Child
 from groundstation.operation.flight import Flight
 from groundstation.operation.logbook import Logbook
-
-_BYTES_PER_TAG = 9
 
 
 class PassView:
@@ -76,7 +74,7 @@ class PassView:
             recorded_tags=_integer(recorder.get("tags")),
             dropped=_integer(recorder.get("dropped")),
             disk_free_gb=free / 1e9,
-            disk_minutes_left=free / (rate_hz * _BYTES_PER_TAG * self._clock.speed) / 60,
+            disk_minutes_left=free / (rate_hz * BYTES_PER_TAG * self._clock.speed) / 60,
             alarms=flight.alarms,
             last_event=self._logbook.last_event,
         )

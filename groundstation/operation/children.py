@@ -80,8 +80,13 @@ class Child:
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(data)
-        except OSError:
+        except (OSError, ValueError):  # ValueError: its pipe was closed at the end
             return
+
+    def close_stdin(self) -> None:
+        """What the program would see if this one died."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
 
     def ask_to_end(self) -> None:
         """SIGTERM: end in good order."""

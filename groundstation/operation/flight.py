@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from groundstation.clock import NS_PER_S, Clock, monotonic_s, sleep_wall_s, utc_text
-from groundstation.errors import GroundStationError, InstrumentFault
+from groundstation.errors import GroundStationError, InstrumentFault, TransportTimeout, WireError
 from groundstation.instruments import Detector, Mount, MountReading
 from groundstation.operation.guard import stop_and_verify
 from groundstation.operation.logbook import Logbook
@@ -22,7 +22,9 @@ from groundstation.passes.tracking import TrackingLoop
 #: A reading tells the pointing error when its time is known this well, as an angle along the path.
 _READING_GOOD_TO_ARCSEC = 5.0
 _SLEW_TIMEOUT_S = 180.0
-_PARKED_WITHIN_DEG = 0.05
+_ARRIVED_WITHIN_DEG = 0.05
+#: So many turns of the tracking loop may fail in succession: a second of real time.
+_TURNS_MISSED_AT_MOST = 10
 _COOLING_TIMEOUT_S = 120.0
 _COOL_WITHIN_C = 1.0
 _SHORTEST_PERIOD_WALL_S = 0.02
@@ -77,6 +79,8 @@ class Flight:
         self._log_lost = False
         self.status = FlightStatus()
         self.tracking_over = threading.Event()
+        #: Whether the mount was read twice at the same place after the last stop.
+        self.stands_still = False
 
     def request_stop(self) -> None:
         """The operator ends the pass: stop, park, keep everything."""
@@ -98,8 +102,8 @@ class Flight:
             self._fly()
         except _Ended as end:
             self._advance(end.event, str(end))
-        except GroundStationError as error:
-            self._alarm(str(error))
+        except Exception as error:  # also what nobody foresaw ends with the mount at rest
+            self._alarm(str(error) if isinstance(error, GroundStationError) else f"{type(error).__name__}: {error}")
             self._advance(Event.FAILED, str(error))
         finally:
             self._secure()
@@ -108,6 +112,7 @@ class Flight:
         self._advance(Event.PLANNED, f"pass planned from {utc_text(self._plan.start_utc_ns)}")
         self._advance(Event.CHECK_STARTED, "instruments are checked")
         for name, detector in self._detectors.items():
+            self._turn()
             detector.set_temperature_setpoint_c(self._plan.detector_temperature_c)
             detector.set_bias_v(self._plan.detector_bias_v)
             self._logbook.event("command", f"detector {name}: bias {self._plan.detector_bias_v} V")
@@ -126,27 +131,39 @@ class Flight:
 
     def _track(self) -> None:
         loop = TrackingLoop(self._plan.path, self._mount.capabilities, self._plan.tracking_period_s)
+        misses = 0
         while self._clock.utc_ns() < self._plan.stop_utc_ns:
             began_s = monotonic_s()
             self._turn()
-            reading = self._mount.read_position()
-            command = loop.command(self._clock.utc_ns(), reading)
-            self._mount.set_rates(command.azimuth_arcsec_s, command.elevation_arcsec_s)
-            error = math.hypot(command.error_azimuth_arcsec, command.error_elevation_arcsec)
-            blur = reading.uncertainty_s * self._path_rate_arcsec_s(reading)
-            used = blur <= _READING_GOOD_TO_ARCSEC
-            self._logbook.mount(
-                reading.utc_ns,
-                reading.azimuth_deg,
-                reading.elevation_deg,
-                reading.uncertainty_s,
-                command.azimuth_arcsec_s,
-                command.elevation_arcsec_s,
-                error,
-                used,
-            )
-            self._read(reading, error if used else None)
+            try:
+                self._steer(loop)
+                misses = 0
+            except (TransportTimeout, WireError) as error:
+                # One garbled reply is no reason to lose a pass: the mount keeps its rate until the next turn.
+                misses += 1
+                self._logbook.event("note", f"the mount missed a turn: {error}")
+                if misses > _TURNS_MISSED_AT_MOST:
+                    raise
             self._pause(began_s)
+
+    def _steer(self, loop: TrackingLoop) -> None:
+        """One turn of the loop: read, correct, write it down."""
+        reading = self._mount.read_position()
+        command = loop.command(self._clock.utc_ns(), reading)
+        self._mount.set_rates(command.azimuth_arcsec_s, command.elevation_arcsec_s)
+        error = math.hypot(command.error_azimuth_arcsec, command.error_elevation_arcsec)
+        used = reading.uncertainty_s * self._path_rate_arcsec_s(reading) <= _READING_GOOD_TO_ARCSEC
+        self._logbook.mount(
+            reading.utc_ns,
+            reading.azimuth_deg,
+            reading.elevation_deg,
+            reading.uncertainty_s,
+            command.azimuth_arcsec_s,
+            command.elevation_arcsec_s,
+            error,
+            used,
+        )
+        self._read(reading, error if used else None)
 
     def _path_rate_arcsec_s(self, reading: MountReading) -> float:
         azimuth, elevation = self._plan.path.rates_at(np.array([reading.utc_ns]))
@@ -166,17 +183,21 @@ class Flight:
                     f"the mount is still slewing after {_SLEW_TIMEOUT_S:.0f} s; look at it before you go on"
                 )
             self._pause(began_s)
+        self._verify_arrival(azimuth_deg, elevation_deg)
 
     def _await_cold(self) -> None:
-        """Wait for the coolers while there is time; a warm detector is an alarm, not a reason to stop."""
+        """Wait for the coolers while there is time; a warm or silent detector is an alarm, not a reason to stop."""
         deadline_ns = min(self._clock.utc_ns() + round(_COOLING_TIMEOUT_S * NS_PER_S), self._plan.start_utc_ns)
         for name, detector in self._detectors.items():
-            while abs(detector.temperature_c() - self._plan.detector_temperature_c) > _COOL_WITHIN_C:
-                self._turn()
-                if self._clock.utc_ns() > deadline_ns:
-                    self._alarm(f"detector {name} is at {detector.temperature_c():.1f} C, too warm")
-                    break
-                sleep_wall_s(_SHORTEST_PERIOD_WALL_S)
+            try:
+                while abs(detector.temperature_c() - self._plan.detector_temperature_c) > _COOL_WITHIN_C:
+                    self._turn()
+                    if self._clock.utc_ns() > deadline_ns:
+                        self._alarm(f"detector {name} is at {detector.temperature_c():.1f} C, too warm")
+                        break
+                    sleep_wall_s(_SHORTEST_PERIOD_WALL_S)
+            except GroundStationError as error:
+                self._alarm(f"detector {name}: {error}")
 
     def _turn(self, give_up: bool = True) -> None:
         """Once in every turn of every loop."""
@@ -197,23 +218,22 @@ class Flight:
         sleep_wall_s(began_s + period_s - monotonic_s())
 
     def _secure(self) -> None:
-        """Rate zero, then parked and verified, whatever happened before."""
+        """Rate zero, bias off, then parked and verified, whatever happened before."""
         try:
-            still = stop_and_verify(self._mount)
-            if not still:
+            self.stands_still = stop_and_verify(self._mount)
+            if not self.stands_still:
                 self._alarm("the mount does not stand still after the stop command; stop it by hand")
             self.tracking_over.set()
-            if self._at_once.is_set() or not still or not self._pass.accepts(Event.PARK_STARTED):
+            self._bias_off()
+            if self._at_once.is_set() or not self.stands_still or not self._pass.accepts(Event.PARK_STARTED):
                 return
             self._advance(Event.PARK_STARTED, "parking")
             self._go_to(self._plan.park_azimuth_deg, self._plan.park_elevation_deg, give_up=False)
-            self._verify_parked()
-            self._bias_off()
             self._advance(Event.PARKED, "parked")
-        except (_Ended, GroundStationError) as error:
+        except Exception as error:  # whatever it was, the mount must not be left in motion
             self._alarm(f"not parked: {error}")
             self._advance(Event.FAILED, str(error))
-            stop_and_verify(self._mount)
+            self.stands_still = stop_and_verify(self._mount)
         finally:
             self.tracking_over.set()
 
@@ -226,15 +246,15 @@ class Flight:
             except GroundStationError as error:
                 self._alarm(f"detector {name} keeps its bias: {error}")
 
-    def _verify_parked(self) -> None:
+    def _verify_arrival(self, azimuth_deg: float, elevation_deg: float) -> None:
+        """The end of motion proves nothing: the encoders must say that this is the place."""
         reading = self._mount.read_position()
         self._read(reading)
-        turned = (reading.azimuth_deg - self._plan.park_azimuth_deg + 180.0) % 360.0 - 180.0
-        raised = reading.elevation_deg - self._plan.park_elevation_deg
-        if max(abs(turned), abs(raised)) > _PARKED_WITHIN_DEG:
+        turned = (reading.azimuth_deg - azimuth_deg + 180.0) % 360.0 - 180.0
+        if max(abs(turned), abs(reading.elevation_deg - elevation_deg)) > _ARRIVED_WITHIN_DEG:
             raise InstrumentFault(
                 f"the mount says that it arrived but stands at azimuth {reading.azimuth_deg:.3f}, elevation "
-                f"{reading.elevation_deg:.3f} deg"
+                f"{reading.elevation_deg:.3f} deg instead of {azimuth_deg % 360.0:.3f}, {elevation_deg:.3f}"
             )
 
     def _read(self, reading: MountReading, error_arcsec: float | None = None) -> None:

@@ -79,10 +79,14 @@ class Logbook:
         self._closing.set()
         if self._thread.is_alive():
             self._thread.join()
-        if self._failure is None:
-            self._publish(end=True)
-        self._telemetry.close()
-        self._events.close()
+        try:
+            if self._failure is None:
+                self._publish(end=True)
+        except Exception as error:  # what is durable stays; others end the streams
+            self._failure = error
+        finally:
+            self._telemetry.close()
+            self._events.close()
 
     def _work(self) -> None:
         while not self._closing.is_set():

@@ -79,6 +79,8 @@ class Analysis:
         self._second = 0
         self._last_second = 0
         self._carry = _no_clicks()
+        #: Slots this close to the newest one may still get a click: channel delays reach over a second's edge.
+        self._carried_slots = 0
         self._asked: dict[int, _Asked] = {}
         window_ns = plan.window_stop_utc_ns - plan.window_start_utc_ns
         self.tallies = Tallies(-(-window_ns // 1_000_000_000))
@@ -127,13 +129,19 @@ class Analysis:
             self._intake,
             self._telemetry,
             self._link,
-            self._link.clock.refusal if self._link else self._missing(),
+            self._refusal(),
             self._exchange.damages,
         )
 
     def close(self) -> None:
         """End the `answers` stream and the connection."""
         self._exchange.close()
+
+    def _refusal(self) -> str:
+        """Why nothing could be synchronised; empty when something was."""
+        if self._link is None:
+            return self._missing()
+        return "" if self.sync.used else self._link.clock.refusal
 
     def _missing(self) -> str:
         if self._intake.label is None:
@@ -160,7 +168,9 @@ class Analysis:
         )
         clock = BeaconClock(PS_PER_S // terms.beacon_rate_hz, settings.beacon_pulses_per_fit, uncertainty_s * PS_PER_S)
         self._second, self._last_second = emission.predicted_s
-        return Link(terms, emission, clock, PS_PER_S // terms.slot_rate_hz)
+        slot_period_ps = PS_PER_S // terms.slot_rate_hz
+        self._carried_slots = 2 * max(abs(delay) for delay in self._plan.delays_ps) // slot_period_ps + 1
+        return Link(terms, emission, clock, slot_period_ps)
 
     def _process(self, link: Link) -> bool:
         """Analyse the next whole second of emission time, if all its tags are there."""
@@ -251,11 +261,11 @@ class Analysis:
         return fit is not None and not lossy
 
     def _ask(self, second: int, clicks: NDArray[np.int64], last: bool = False) -> None:
-        """Merge clicks of one slot and ask for them; the last slot waits, the next second may add to it."""
+        """Merge clicks of one slot and ask for them; the last slots wait, the next second may add to them."""
         clicks = np.concatenate((self._carry, clicks), axis=1)
         if clicks.shape[1] == 0:
             return
-        held = np.zeros(clicks.shape[1], bool) if last else clicks[0] == clicks[0].max()
+        held = np.zeros(clicks.shape[1], bool) if last else clicks[0] > clicks[0].max() - self._carried_slots
         self._carry, clicks = clicks[:, held], clicks[:, ~held]
         merged = one_click_per_slot(clicks[0], clicks[1].astype(np.uint8), self._plan.analysis.double_click_seed)
         self.tallies.double_clicks += merged.double_clicks

@@ -4,6 +4,7 @@ Every answer is recorded before it is used. A restarted analysis finds its prede
 asks only for what is missing; a replay has no transmitter and finds all of them there.
 """
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -11,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundstation.clock import parse_utc, utc_text
-from groundstation.instruments import Transmitter, TransmitterTerms
+from groundstation.errors import InstrumentFault, WireError
+from groundstation.instruments import Answer, Transmitter, TransmitterTerms
 from groundstation.recording.reader import StreamReader
 from groundstation.recording.segment import Segment
 from groundstation.recording.writer import StreamWriter
@@ -102,6 +104,8 @@ class Exchange:
         self._asked: dict[int, NDArray[np.int64]] = {}
         self._found: list[Answered] = []
         self._terms: TransmitterTerms | None = None
+        #: What went wrong on the channel, a sentence each; for the log, not for the result.
+        self.complaints: list[str] = []
 
     def terms(self) -> TransmitterTerms | None:
         """The transmitter's terms, recorded before they are used."""
@@ -137,7 +141,7 @@ class Exchange:
         if self._transmitter is None or self._writer is None or not self._asked:
             return found
         # One answer to each batch: a question that was repeated may have been answered twice.
-        given = {a.batch: a for a in self._transmitter.answers(timeout_s) if a.batch in self._asked}
+        given = {a.batch: a for a in self._hear(self._transmitter, timeout_s) if a.batch in self._asked}
         if given:
             fresh = list(given.values())
             slots = [self._asked.pop(batch) for batch in given]
@@ -152,6 +156,14 @@ class Exchange:
             )
             found += [Answered(a.batch, np.arange(a.answers.size), a.answers) for a in fresh]
         return found
+
+    def _hear(self, transmitter: Transmitter, timeout_s: float) -> Sequence[Answer]:
+        """What was answered. A garbled answer is asked for again by the channel; a refused batch stays unanswered."""
+        try:
+            return transmitter.answers(timeout_s)
+        except (WireError, InstrumentFault) as error:
+            self.complaints.append(str(error))
+            return ()
 
     def close(self) -> None:
         """End the `answers` stream."""

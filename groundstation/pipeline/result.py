@@ -111,6 +111,6 @@ class PassResult:
 
     @property
     def trustworthy(self) -> bool:
-        """The whole window was recorded, and the disclosed states do not contradict the slot numbers."""
+        """The whole window was recorded, and the disclosed states confirm the slot numbers."""
         confirmed = numbering_confirmed(int(self.errors[0].sum()), int(self.sifted[0, :, 1].sum()))
-        return self.complete and confirmed is not False
+        return self.complete and confirmed is True

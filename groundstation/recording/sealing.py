@@ -230,7 +230,10 @@ def _write_text(file: h5py.File, path: str, text: bytes) -> None:
 
 def _run_child(directory: Path, arguments: list[str]) -> None:
     command = [sys.executable, "-m", "groundstation.recording.sealing", *arguments]
-    result = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    # A session of its own: an impatient Ctrl-C must not cut the sealing short.
+    result = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, start_new_session=True
+    )
     if result.returncode:
         lines = result.stderr.strip().splitlines()
         reason = lines[-1] if lines else f"its process ended with {result.returncode}"

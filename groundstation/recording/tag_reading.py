@@ -13,8 +13,9 @@ from groundstation.recording.tag_sources import TagSource
 class TagReading:
     """Yields blocks in time order; the attributes are whole after the last one.
 
-    `counts` (256,) int64 tags by channel number; `first_ps` and `last_ps` of any channel, None without tags; `gaps`
-    in the range; `names` channel number -> name. With `usable_only` the tags inside gaps are left out: a rate or a
+    `counts` (256,) int64 tags by channel number; `first_ps` and `last_ps` of any channel, None without tags; `from_ps`
+    and `to_ps`: what was observed, up to the range's limits where there are tags beyond them; `gaps` in the range;
+    `names` channel number -> name. With `usable_only` the tags inside gaps are left out: a rate or a
     correlation cannot count on them.
     """
 
@@ -28,12 +29,15 @@ class TagReading:
         self.counts = np.zeros(256, np.int64)
         self.first_ps: int | None = None
         self.last_ps: int | None = None
+        self.from_ps: int | None = None
+        self.to_ps: int | None = None
         self.gaps: list[Gap] = []
         self._read_up_to_ps: int | None = None
         self.names: dict[int, str] = dict(source.names or {})
 
     def __iter__(self) -> Iterator[TagBlock]:
         for block, gaps, names in self._source.read():
+            self._extend(block)
             self._check(block)
             self.names.update(names)
             self.gaps += [gap for gap in gaps if self._in_range(gap)]
@@ -55,16 +59,29 @@ class TagReading:
 
     @property
     def duration_ps(self) -> int:
-        """From the first to the last tag, without the gaps."""
-        if self.first_ps is None or self.last_ps is None:
+        """The time observed, without the gaps."""
+        if self.from_ps is None or self.to_ps is None:
             return 0
-        covered_ps, reached_ps = self.last_ps - self.first_ps, self.first_ps
+        observed_ps, reached_ps = self.to_ps - self.from_ps, self.from_ps
         for gap in sorted(self.gaps, key=_start):
-            start, stop = max(gap.start_ps, reached_ps), min(gap.stop_ps, self.last_ps)
+            start, stop = max(gap.start_ps, reached_ps), min(gap.stop_ps, self.to_ps)
             if stop > start:
-                covered_ps -= stop - start
+                observed_ps -= stop - start
                 reached_ps = stop
-        return covered_ps
+        return observed_ps
+
+    def _extend(self, block: TagBlock) -> None:
+        """What was observed reaches as far as there are tags, also those that are left out."""
+        if block.time_ps.size == 0:
+            return
+        first, last = int(block.time_ps[0]), int(block.time_ps[-1])
+        low, high = self._start_ps, self._stop_ps
+        if self.from_ps is None and (low is None or last >= low):
+            before = self._read_up_to_ps is not None or (low is not None and first < low)
+            start = low if low is not None and before else first
+            self.from_ps = start if high is None or start < high else None
+        if self.from_ps is not None:
+            self.to_ps = last if high is None else min(last, high)
 
     def _check(self, block: TagBlock) -> None:
         try:

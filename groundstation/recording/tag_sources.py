@@ -23,6 +23,8 @@ from groundstation.recording.sealed_reader import is_sealed_recording
 #: the same zero that an import of it would choose.
 _FAR_PS = 3_600 * 10**12
 _ZERO_GRID_PS = 10**12
+#: What `groundstation run` and `import` call the recording in the directory that they make.
+_NAMES_OF_RUN = ("recording.h5", "recording")
 
 
 class Piece(NamedTuple):
@@ -59,6 +61,10 @@ def open_tags(path: Path, name: str | None = None, resolution_ps: float | None =
         raise BadInput(f"{path} does not exist")
     is_directory = path.is_dir()
     ours = (path / MANIFEST_NAME).exists() if is_directory else is_sealed_recording(path)
+    if is_directory and not ours:
+        inside = next((path / name for name in _NAMES_OF_RUN if (path / name).exists()), None)
+        if inside is not None:
+            raise BadInput(f"{path} is no recording; open {inside} instead")
     if not ours:
         return _foreign(path, name, resolution_ps)
     if name is not None or resolution_ps is not None:

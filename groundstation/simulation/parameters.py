@@ -23,7 +23,7 @@ class SourceParameters:
     pulse_fwhm_ps: float = 200.0  # Liao 2017: 0.2 ns
     #: Delay of each laser: signal H, V, D, A, then decoy H, V, D, A. Zero here; A. V. Miller, arXiv 2505.06532,
     #: found up to 300 ps in Micius.
-    laser_delay_ps: tuple[float, float, float, float, float, float, float, float] = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+    laser_delay_ps: tuple[float, float, float, float, float, float, float, float] = (0.0,) * 8
     polarisation_contrast: float = 280.0  # Liao 2017: average 280:1
 
 

@@ -279,14 +279,14 @@ def test_the_first_pulse_gets_its_utc_second_and_every_later_segment_says_so(acq
 def test_without_a_pulse_there_is_no_label(acquire):
     done = acquire(a_few_seconds(with_pps=False))
     assert not any("utc_label" in notes for notes in done.notes)
-    assert not done.statuses[-1].labelled
+    assert not done.statuses[-1].read_until_utc_ns
 
 
 def test_the_operator_sees_rates_and_totals(acquire):
     done = acquire(a_few_seconds(seconds=3))
     last = done.statuses[-1]
     assert last.tags == 63
-    assert last.labelled
+    assert last.read_until_utc_ns
     assert last.dropped == 0
     assert set(last.counts_hz) == set(CHANNELS)
     total = acquire(a_few_seconds(seconds=3), commit_interval_s=3600.0).statuses[-1]
