@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import keyword
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -17,6 +18,13 @@ _COMMANDS = {
     "run": "fly a pass: point, record, analyse live, report",
     "replay": "analyse a recording again, without any instrument",
     "info": "say what a recording holds",
+    "rates": "count rates of a recording or tag file over time",
+    "correlate": "delays between two channels, and g2",
+    "histogram": "when a channel's tags come: within a period, after a sync, after each other",
+    "import": "make a recording of a file of another program",
+    "export": "write a recording's tags for another program",
+    "pairs": "simulate two stations that receive entangled pairs, as two recordings",
+    "coincide": "find the coincidences of two stations' recordings",
     "passes": "list the coming passes of the station's satellite",
     "doctor": "check station file, addresses, disk, clock and libraries",
     "acquire": "",
@@ -55,8 +63,12 @@ def _dispatch(words: list[str]) -> int:
 
 
 def _module(command: str) -> Any:
-    """Only the chosen command is imported: a replay loads no driver, and help is quick."""
-    return importlib.import_module(f"groundstation.cli.{command}")
+    """Only the chosen command is imported: a replay loads no driver, and help is quick.
+
+    A command that is a word of Python itself has a module with an underscore after its name.
+    """
+    module = f"{command}_" if keyword.iskeyword(command) else command
+    return importlib.import_module(f"groundstation.cli.{module}")
 
 
 class _Parser(argparse.ArgumentParser):

@@ -14,6 +14,7 @@ from groundstation.errors import BadInput, GroundStationError, WrongInstrument
 from groundstation.operation.children import Child
 from groundstation.simulation.blackboard import Blackboard
 
+_END_TIMEOUT_S = 5.0
 DETECTORS = {"H": "detector_h", "V": "detector_v", "D": "detector_d", "A": "detector_a"}
 
 
@@ -42,7 +43,7 @@ class Simulators:
         """`directory` gets the world's files and the programs' complaints."""
         self._config, self._clock, self._directory = config, clock, directory
         self._children: dict[str, Child] = {}
-        directory.mkdir(exist_ok=True)
+        directory.mkdir(mode=0o700, exist_ok=True)
         self._settings = directory / "world.json"
         self._settings.write_text(json.dumps(asdict(config.simulation) if config.simulation else {}))
         self._board = directory / "world.bin"
@@ -72,10 +73,13 @@ class Simulators:
             self._children.pop(name).end()
 
     def end_all(self) -> None:
+        """End all of them, and the world with its secrets: from the seed the transmitter's states follow."""
         for child in self._children.values():
             child.ask_to_end()
         for name in list(self._children):
             self.end(name)
+        for name in ("world.json", "world.bin", "scene.json"):
+            (self._directory / name).unlink(missing_ok=True)
 
     def _spawn(self, name: str, entry: InstrumentConfig, own: list[str]) -> Child:
         module = f"drivers.simulators.{entry.driver}"

@@ -126,7 +126,7 @@ def test_a_satellite_that_does_not_come_is_refused(refused: Refused) -> None:
 
 
 def test_a_pass_that_does_not_fit_on_the_disk_is_refused(refused: Refused) -> None:
-    text = edited(station_text(), "pps_uncertainty_s", "1e-6\nmax_rate_hz = 1e15")
+    text = edited(station_text(), "pps_uncertainty_s", "1e-6\nmax_rate_hz = 1e9\nspace_factor = 1000.0")
     sentence = refused.run(text)
     assert "GB free" in sentence
     assert not (refused.folder / "pass").exists()

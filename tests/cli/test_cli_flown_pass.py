@@ -46,7 +46,11 @@ def test_the_pass_is_flown_to_its_end(flown: FlownPass) -> None:
     assert flown.process.returncode == 0, flown.stdout + flown.stderr
     assert flown.stderr == ""
     states = [line["state"] for line in flown.lines() if "state" in line]
-    assert list(dict.fromkeys(states))[-3:] == ["TRACK", "PARKING", "PARKED"]
+    assert [state for state in dict.fromkeys(states) if state in ("ARMED", "TRACK", "PARKED")] == [
+        "ARMED",
+        "TRACK",
+        "PARKED",
+    ]
     assert all(line["mode"] == "SIMULATION" for line in flown.lines() if "mode" in line)
 
 
@@ -124,8 +128,9 @@ def test_the_numbers_of_the_pass_agree_with_the_simulated_world(flown: FlownPass
     assert report["gaps"] == []
     assert report["simulation"]["slot_error_fraction"] < 1e-4
     assert report["simulation"]["pointing_error_arcsec"]["rms"] < 20.0
-    # Around culmination and ten times too fast, no reading's time may be known well enough to tell.
-    assert (report["pointing_error_arcsec"]["rms"] or 0.0) < 20.0
+    # Around culmination and ten times too fast, few readings' times are known well enough to tell, or none.
+    if report["pointing_error_arcsec"]["readings"] > 10:
+        assert report["pointing_error_arcsec"]["rms"] < 20.0
     estimate, truth = report["qber"]["overall"], report["simulation"]["qber"]
     assert abs(estimate["value"] - truth["value"]) < 3 * estimate["standard_error"]
     assert report["sifted_bits"]["signal"] == pytest.approx(truth["bits"], rel=0.01)  # light far outside the gate

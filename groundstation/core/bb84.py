@@ -1,0 +1,168 @@
+"""From a merged stream of tags to the tallies of a BB84 link, when what was sent is at hand for every slot.
+
+This is the whole chain for tests, calibrations and simulations: beacon clock, gate, one click per slot, match to the
+transmitter's record, one table of counts from which yields, sifted bits and errors follow. A real pass never has the
+record of undisclosed slots: there the transmitter answers (see `pipeline.analysis`).
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from groundstation.core.beacon_line import BeaconTracker
+from groundstation.core.gating import GatedRun, SlotGate
+from groundstation.core.sifting import one_click_per_slot
+from groundstation.core.tags import CHANNEL_NUMBER, DETECTORS, TagBlock
+
+#: What was sent in each slot (n,) int64, ascending: uint8 (n,), see `sent_state`.
+Record = Callable[[NDArray[np.int64]], NDArray[np.uint8]]
+
+_STATES = 16
+_UNKNOWN = 3 << 2
+#: The detector of clicks that share a slot, until they are settled.
+_PUT_BY = len(DETECTORS)
+#: Runs whose shared slots are settled together.
+_LOT = 64
+
+
+def sent_state(basis: NDArray[np.uint8], bit: NDArray[np.uint8], intensity: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The byte of a record: `basis` 0 rectilinear, 1 diagonal; `bit`; `intensity` 0 signal, 1 decoy, 2 vacuum, and
+    3 where nothing is known of the slot."""
+    state: NDArray[np.uint8] = basis | bit << np.uint8(1) | intensity << np.uint8(2)
+    return state
+
+
+def record_of(states: NDArray[np.uint8], first_slot: int = 0) -> Record:
+    """A record held as one array (n,) for the slots from `first_slot` on; nothing is known of the others."""
+
+    def look_up(slot: NDArray[np.int64]) -> NDArray[np.uint8]:
+        place = slot - first_slot
+        if slot.size == 0 or (place[0] >= 0 and place[-1] < states.size):
+            sent: NDArray[np.uint8] = states[place]
+            return sent
+        start, stop = np.searchsorted(place, (0, states.size))
+        sent = np.full(slot.size, _UNKNOWN, np.uint8)
+        sent[start:stop] = states[place[start:stop]]
+        return sent
+
+    return look_up
+
+
+class Tally(NamedTuple):
+    """Counts. `clicks` inside the gate of a numbered clock; `double_clicks` slots in which different detectors
+    clicked; `unmatched` clicks inside the gate of a later numbering, for which the record has no slots; `outside`
+    detector tags outside the gate or without a clock; `table[detector, intensity, bit, basis]` (4, 4, 2, 2) one
+    entry per slot with a click, by the detector (H V D A) taken for it and by what was sent."""
+
+    clicks: int
+    double_clicks: int
+    unmatched: int
+    outside: int
+    table: NDArray[np.int64]
+
+    def sifted(self, intensity: int) -> int:
+        """Slots of this intensity in which both used the same basis."""
+        sent = self.table[:, intensity]
+        return int(sent[:2, :, 0].sum() + sent[2:, :, 1].sum())
+
+    def errors(self, intensity: int) -> int:
+        """Sifted slots of this intensity in which the bits differ."""
+        sent = self.table[:, intensity]
+        return int(sent[0, 1, 0] + sent[1, 0, 0] + sent[2, 1, 1] + sent[3, 0, 1])
+
+
+class Bb84Chain:
+    """Feed a merged stream of detectors (channels 0 to 3) and beacon; `finish` gives the tally."""
+
+    def __init__(
+        self,
+        tracker: BeaconTracker,
+        slots_per_pulse: int,
+        slot_ps: float,
+        half_width_ps: float,
+        record: Record,
+        double_click_seed: int,
+        beacon_channel: int = CHANNEL_NUMBER["sync"],
+    ) -> None:
+        """Slots are counted from the first beacon pulse of the stream, and so must `record` count them."""
+        self._gate = SlotGate(tracker, beacon_channel, slots_per_pulse, slot_ps, half_width_ps)
+        self._record = record
+        self._seed = double_click_seed
+        self._slot = np.empty(0, np.int64)
+        self._detector = np.empty(0, np.uint8)
+        self._unsettled: list[tuple[NDArray[np.int64], NDArray[np.uint8]]] = []
+        self._clicks = self._double_clicks = self._unmatched = self._outside = 0
+        self._table = np.zeros((_PUT_BY + 1) * _STATES, np.int64)
+
+    def feed(self, block: TagBlock) -> None:
+        """Count what has a clock by now; UnsortedTags when the block does not continue the stream."""
+        self._add(self._gate.feed(block))
+
+    def finish(self) -> Tally:
+        """The tally of the whole stream."""
+        self._add(self._gate.finish())
+        self._match(self._slot, self._detector)
+        self._slot, self._detector = self._slot[:0], self._detector[:0]
+        return self.tally
+
+    @property
+    def tally(self) -> Tally:
+        """What is counted so far: without the tags that wait for their line, and the clicks of the last slot."""
+        self._settle()
+        table = self._table[: _PUT_BY * _STATES].reshape(len(DETECTORS), 4, 2, 2).copy()
+        return Tally(self._clicks, self._double_clicks, self._unmatched, self._outside, table)
+
+    def _add(self, runs: list[GatedRun]) -> None:
+        for run in runs:
+            detectors = run.tags.channel < len(DETECTORS)
+            inside = np.flatnonzero(run.slots.inside & detectors)
+            self._outside += int(np.count_nonzero(detectors)) - inside.size
+            if run.line.numbering > 1:
+                self._unmatched += inside.size
+            elif inside.size:
+                self._clicks += inside.size
+                self._match_complete(run.slots.slot.take(inside), run.tags.channel.take(inside))
+
+    def _match_complete(self, slot: NDArray[np.int64], detector: NDArray[np.uint8]) -> None:
+        """Match all but the last slot: the next run may bring another click of it."""
+        if self._slot.size:
+            slot, detector = np.concatenate((self._slot, slot)), np.concatenate((self._detector, detector))
+        if np.subtract(slot[1:], slot[:-1]).min(initial=0) < 0:  # two lines meet inside a gate as wide as the slot
+            order = np.argsort(slot, kind="stable")
+            slot, detector = slot[order], detector[order]
+        complete = int(np.searchsorted(slot, slot[-1]))
+        self._slot, self._detector = slot[complete:].copy(), detector[complete:].copy()
+        self._match(slot[:complete], detector[:complete])
+
+    def _match(self, slot: NDArray[np.int64], detector: NDArray[np.uint8]) -> None:
+        """Tally the slots with one click; put by the others, which are few and dear, to be settled in a lot.
+
+        Overwrites `detector`.
+        """
+        same = slot[1:] == slot[:-1]
+        if same.any():
+            shared = np.concatenate(([False], same))
+            shared[:-1] |= same
+            several = np.flatnonzero(shared)
+            self._unsettled.append((slot.take(several), detector.take(several)))
+            detector[several] = _PUT_BY
+        self._count(slot, detector)
+        if len(self._unsettled) >= _LOT:
+            self._settle()
+
+    def _settle(self) -> None:
+        """One click per slot by the keyed rule of `sifting`."""
+        if self._unsettled:
+            slots, detectors = zip(*self._unsettled, strict=True)
+            self._unsettled.clear()
+            settled = one_click_per_slot(np.concatenate(slots), np.concatenate(detectors), self._seed)
+            self._double_clicks += settled.double_clicks
+            self._count(settled.slot, np.uint8(2) * settled.basis + settled.bit)
+
+    def _count(self, slot: NDArray[np.int64], detector: NDArray[np.uint8]) -> None:
+        sent = self._record(slot)
+        if sent.size and sent.max() >= _STATES:
+            raise ValueError(f"a record holds states below {_STATES}, found {sent.max()}")
+        self._table += np.bincount(sent | detector << np.uint8(4), minlength=self._table.size)
