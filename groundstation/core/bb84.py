@@ -35,19 +35,38 @@ def sent_state(basis: NDArray[np.uint8], bit: NDArray[np.uint8], intensity: NDAr
 
 
 def record_of(states: NDArray[np.uint8], first_slot: int = 0) -> Record:
-    """A record held as one array (n,) for the slots from `first_slot` on; nothing is known of the others."""
+    """A record held as one array for the slots from `first_slot` on, two slots to a byte, the earlier one low: clicks
+    are so far apart that nearly all of it must come from memory. Nothing is known of other slots; see `packed`."""
+    slots = 2 * states.size
 
     def look_up(slot: NDArray[np.int64]) -> NDArray[np.uint8]:
         place = slot - first_slot
-        if slot.size == 0 or (place[0] >= 0 and place[-1] < states.size):
-            sent: NDArray[np.uint8] = states[place]
-            return sent
-        start, stop = np.searchsorted(place, (0, states.size))
+        if slot.size == 0 or (place[0] >= 0 and place[-1] < slots):
+            return _unpacked(states, place)
+        start, stop = np.searchsorted(place, (0, slots))
         sent = np.full(slot.size, _UNKNOWN, np.uint8)
-        sent[start:stop] = states[place[start:stop]]
+        sent[start:stop] = _unpacked(states, place[start:stop])
         return sent
 
     return look_up
+
+
+def packed(state: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """States (n,) below 16 as the array of a record (n / 2, rounded up); a last odd slot gets an unknown neighbour."""
+    if state.size and state.max() >= _STATES:
+        raise ValueError(f"a record holds states below {_STATES}, found {state.max()}")
+    state = np.concatenate((state, np.full(state.size % 2, _UNKNOWN, np.uint8)))
+    pairs: NDArray[np.uint8] = state[::2] | state[1::2] << np.uint8(4)
+    return pairs
+
+
+def _unpacked(states: NDArray[np.uint8], place: NDArray[np.int64]) -> NDArray[np.uint8]:
+    pair = states.take(place >> 1)
+    upper = (place & 1).astype(np.uint8)
+    upper <<= np.uint8(2)
+    pair >>= upper
+    pair &= np.uint8(_STATES - 1)
+    return pair
 
 
 class Tally(NamedTuple):

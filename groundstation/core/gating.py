@@ -2,7 +2,7 @@
 
 `gate` serves one synchronisation window with its quadratic clock. `SlotGate` and `assign_slots` gate whole streams
 against a line for each run of beacon pulses: all constants of a line are scalars, so a tag costs a dozen operations
-on arrays that stay in the cache and no search (tests/benchmarks/compare.py: 5-6 copies per tag).
+on arrays that stay in the cache and no search (tests/benchmarks/compare.py, W2: 6 to 8 copies per tag).
 """
 
 import math

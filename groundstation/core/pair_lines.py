@@ -10,12 +10,15 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from groundstation.core.refusal import ClockRefused
+
 #: The density of the grid of offsets and slopes is chosen so that one search adds about this many numbers.
 _GRID_WORK = 6e6
 #: A line is looked for at several widths, since the jitter is not known: these many bins.
 _WIDTHS = (1, 2, 4, 8)
 #: Inverse covariance of a curve before anything is known, but that no two clocks or orbits bend by over 1e-6 per s.
 NOTHING_KNOWN = np.diag([0.0, 0.0, 1e-12])
+_MOST_PAIRS = 20_000_000
 _INT64 = np.iinfo(np.int64)
 
 
@@ -86,17 +89,27 @@ def between(time_ps: NDArray[np.int64], start_ps: int, stop_ps: int) -> NDArray[
 
 
 def differences(a_ps: NDArray[np.int64], b_ps: NDArray[np.int64], curve: Curve, half_width_ps: float) -> Differences:
-    """All pairs with |b - curve(a)| <= half width, of sorted streams (n,) and (m,)."""
+    """All pairs with |b - curve(a)| <= half width, of sorted streams (n,) and (m,).
+
+    Raises ClockRefused when there are more than 2e7: only tags that come in bunches make so many.
+    """
     half = int(half_width_ps)
     expected = curve.apply(a_ps)
     candidate = np.searchsorted(b_ps, expected - half)
     tag = np.arange(a_ps.size)
     tags, found = [], []
+    total = 0
     while tag.size:
         in_range = np.flatnonzero(candidate < b_ps.size)
         difference = b_ps[candidate[in_range]] - expected[tag[in_range]]
         keep = np.flatnonzero(difference <= half)
         tag, candidate = tag[in_range[keep]], candidate[in_range[keep]] + 1
+        total += tag.size
+        if total > _MOST_PAIRS:
+            raise ClockRefused(
+                f"{a_ps.size} tags of one station have over {_MOST_PAIRS:,} partners within {half:,} ps at the other: "
+                "tags that come in bunches are no light of a pair source"
+            )
         tags.append(tag)
         found.append(difference[keep])
     if not tags:

@@ -26,7 +26,8 @@ def watch(mount: Mount, heartbeats: int, timeout_s: float, report: Callable[[dic
         ready, _, _ = select.select([heartbeats], [], [], timeout_s)
         if not ready:
             if not stopped:
-                report({"guard": "main process is silent", "stopped": stop_and_verify(mount)})
+                stopped = stop_and_verify(mount, lambda: bool(select.select([heartbeats], [], [], 0)[0]))
+                report({"guard": "main process is silent", "stopped": stopped})
             stopped = True
             continue
         data = os.read(heartbeats, 4096)
@@ -38,10 +39,10 @@ def watch(mount: Mount, heartbeats: int, timeout_s: float, report: Callable[[dic
         stopped = False
 
 
-def stop_and_verify(mount: Mount) -> bool:
-    """Command rate zero until two readings agree; True when they do, False when they never did."""
+def stop_and_verify(mount: Mount, give_up: Callable[[], bool] = lambda: False) -> bool:
+    """Command rate zero until two readings agree; True when they do, False when they never did or on `give_up`."""
     deadline_s = monotonic_s() + _PATIENCE_S
-    while monotonic_s() < deadline_s:
+    while monotonic_s() < deadline_s and not give_up():
         try:
             mount.stop()
             before = mount.read_position()

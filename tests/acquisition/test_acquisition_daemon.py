@@ -267,7 +267,7 @@ def a_few_seconds(with_pps=True, seconds=4, block_s=0.05, device_zero_ps=4321 * 
 
 
 def test_the_first_pulse_gets_its_utc_second_and_every_later_segment_says_so(acquire):
-    done = acquire(a_few_seconds())
+    done = acquire(a_few_seconds(seconds=25))
     labelled = ["utc_label" in notes for notes in done.notes]
     assert labelled == sorted(labelled)
     assert labelled[-1]
@@ -286,7 +286,6 @@ def test_the_operator_sees_rates_and_totals(acquire):
     done = acquire(a_few_seconds(seconds=3))
     last = done.statuses[-1]
     assert last.tags == 63
-    assert last.read_until_utc_ns
     assert last.dropped == 0
     assert set(last.counts_hz) == set(CHANNELS)
     total = acquire(a_few_seconds(seconds=3), commit_interval_s=3600.0).statuses[-1]

@@ -15,8 +15,6 @@ import h5py
 import pytest
 from flights import Console, edited, instrument, run_command, station_text
 
-pytestmark = pytest.mark.xdist_group("e2e")
-
 #: Published element sets that are damaged (Micius' from 2024, and one called LEKTRON).
 _BAD_CHECKSUM = (
     "1 41731U 16051A   24350.52843431  .00000969  00000-0  16238-3 0  9997",

@@ -9,8 +9,6 @@ from flights import Console, edited, instrument, station_text
 
 from groundstation import __version__
 
-pytestmark = pytest.mark.xdist_group("e2e")
-
 _COMMANDS = ["run", "replay", "info", "passes", "doctor"]
 
 

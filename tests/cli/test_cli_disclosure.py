@@ -21,7 +21,7 @@ from groundstation.config import load_config
 from groundstation.recording.reader import Segment, open_recording
 from groundstation.simulation.states import TransmitterStates
 
-pytestmark = [pytest.mark.xdist_group("e2e"), pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 _HELLO, _TERMS, _ASK, _ANSWER, _ERROR, _BYE = range(1, 7)
 #: Every table that a recording of this program may hold. A new one must be looked at with this test in mind.

@@ -14,7 +14,7 @@ from groundstation.clock import NS_PER_S, Clock
 from groundstation.recording.reader import Segment, open_recording
 from groundstation.simulation.blackboard import Blackboard
 
-pytestmark = [pytest.mark.xdist_group("e2e"), pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 Fly = Callable[..., FlownPass]
 #: The simulators stay for 5 s after the main process, so that a guard can act.
@@ -51,6 +51,7 @@ def events(recording: Path) -> str:
 
 def assert_said_nothing_odd(flight: FlownPass) -> None:
     assert "Traceback" not in flight.stderr
+    assert "not confirmed" not in flight.stdout, "the recording got a wrong UTC label"
     for log in (flight.output / "programs").glob("*.log"):
         assert "Traceback" not in log.read_text(), log.read_text()
 

@@ -7,8 +7,6 @@ import pytest
 from api_samples import record, save_csv, seal, small_tags
 from flights import Console
 
-pytestmark = pytest.mark.xdist_group("e2e")
-
 
 @pytest.fixture(scope="module")
 def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:

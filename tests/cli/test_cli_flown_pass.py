@@ -16,8 +16,6 @@ import tables
 from flights import DEADLINE_S, FlownPass, replay, report_of, result_bytes, run_command
 from phconvert.hdf5 import assert_valid_photon_hdf5
 
-pytestmark = pytest.mark.xdist_group("e2e")
-
 _NUMBER = (int, float)
 _RATE = {"value": _NUMBER, "standard_error": _NUMBER}
 #: The interface of report.json that scripts rely on: fields in their order, and their types.

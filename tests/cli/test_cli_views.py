@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from flights import DEADLINE_S, MARK, PROGRAM, FlownPass, marked_processes, report_of, station_text, wait_until
 
-pytestmark = [pytest.mark.xdist_group("e2e"), pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 #: Makes the terminal on its stdin the controlling one, so that Ctrl-C typed there becomes a signal.
 _ON_TERMINAL = (

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groundstation.core.bb84 import Bb84Chain, record_of, sent_state
+from groundstation.core.bb84 import Bb84Chain, packed, record_of, sent_state
 from groundstation.core.beacon_line import BeaconTracker
 from groundstation.core.sifting import one_click_per_slot
 from groundstation.core.tags import TagBlock
@@ -37,7 +37,7 @@ def link(error_rate=0.02, clicks=30_000, seed=1, several=0):
 
 
 def chain(states):
-    return Bb84Chain(BeaconTracker(PERIOD_PS, 100), PER_PULSE, SLOT_PS, 1_000, record_of(states), SEED)
+    return Bb84Chain(BeaconTracker(PERIOD_PS, 100), PER_PULSE, SLOT_PS, 1_000, record_of(packed(states)), SEED)
 
 
 def tallied(block, states, cuts=()):
@@ -118,9 +118,21 @@ def test_of_slots_outside_the_record_nothing_is_known():
 
 
 def test_a_record_of_impossible_states_is_refused():
-    block, states, _, _ = link()
     with pytest.raises(ValueError, match="states below 16, found 255"):
-        tallied(block, np.full_like(states, 255))
+        packed(np.array([3, 255], np.uint8))
+    block, _, _, _ = link()
+    stage = Bb84Chain(
+        BeaconTracker(PERIOD_PS, 100), PER_PULSE, SLOT_PS, 1_000, lambda slot: np.full(slot.size, 16, np.uint8), SEED
+    )
+    with pytest.raises(ValueError, match="states below 16, found 16"):
+        stage.feed(block)
+
+
+@given(st.lists(st.integers(0, 15), max_size=9), st.integers(-3, 3), st.lists(st.integers(-9, 15), max_size=9))
+def test_a_packed_record_gives_back_each_slot_and_nothing_for_others(states, first, asked):
+    record = record_of(packed(np.array(states, np.uint8)), first)
+    expected = [states[slot - first] if 0 <= slot - first < len(states) else 12 for slot in sorted(asked)]
+    assert record(np.array(sorted(asked), np.int64)).tolist() == expected
 
 
 def test_nothing_gives_an_empty_tally():

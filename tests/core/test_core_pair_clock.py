@@ -101,14 +101,48 @@ def test_a_comb_in_both_streams_is_no_clock():
         )
 
 
-def test_pairs_of_a_pulsed_laser_are_told_from_its_teeth():
-    rng, planted, period = np.random.default_rng(5), Planted(0.03), 13_158
-    pulses = np.sort(rng.integers(0, 10**13 // period, 10**6))
-    others = rng.integers(0, 10**13 // period, 950_000)
-    a_ps, b_ps = (
-        np.sort(START_PS + p * period + np.rint(rng.normal(0, 200, p.size)).astype(np.int64))
-        for p in (pulses, np.concatenate((pulses[::20], others)))
+def pulsed(seed, rate_hz, share, period_ps, seconds=3):
+    """Tags at random pulses of a train, and tags of B of which a share belongs to A's."""
+    rng, pulses = np.random.default_rng(seed), seconds * 10**12 // period_ps
+    n = round(rate_hz * seconds)
+    mine, others = rng.integers(0, pulses, n), rng.integers(0, pulses, n - round(n * share))
+    return tuple(
+        np.sort(START_PS + p * period_ps + np.rint(rng.normal(0, 200, p.size)).astype(np.int64))
+        for p in (mine, np.concatenate((mine[: round(n * share)], others)))
     )
+
+
+@pytest.mark.parametrize("period_ps", [13_158, 100_000, 1_000_000, 10_000_000, 100_000_000])
+@pytest.mark.parametrize("rate_hz", [1e4, 4e4])
+def test_light_that_pulses_at_both_stations_without_pairs_is_no_clock(period_ps, rate_hz):
+    """Each period gives a line of coincidences, strong and sharp: any of them would be wrong."""
+    planted = Planted(0.03)
+    a_ps, b_ps = pulsed(period_ps % 97, rate_hz, 0.0, period_ps)
+    with pytest.raises(ClockRefused):
+        find_pair_clock(a_ps, planted.to_b(b_ps), **QUICK)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_few_pairs_in_pulsed_light_give_the_right_clock_or_none(seed):
+    planted = Planted(0.03)
+    a_ps, b_ps = pulsed(seed, 2e4, 0.002 + 0.004 * seed, (13_158, 100_000)[seed % 2])
+    try:
+        clock = find_pair_clock(a_ps, planted.to_b(b_ps), **QUICK)
+    except ClockRefused:
+        return
+    assert np.abs(errors_ps(clock, planted)).max() < 100
+
+
+def test_channels_with_different_delays_are_named_as_a_reason():
+    a_ps, b_ps = streams(Planted(0.03), World(3e4, 0.1, seconds=4))
+    late = np.random.default_rng(2).random(b_ps.size) < 0.5
+    with pytest.raises(ClockRefused, match="remove the delays of the channels"):
+        find_pair_clock(a_ps, np.sort(np.where(late, b_ps + 4_000, b_ps)), **QUICK)
+
+
+def test_pairs_of_a_pulsed_laser_are_told_from_its_teeth():
+    planted = Planted(0.03)
+    a_ps, b_ps = pulsed(5, 1e5, 0.05, 13_158, seconds=10)
     clock = find_pair_clock(a_ps, planted.to_b(b_ps), **QUICK)
     assert np.abs(errors_ps(clock, planted)).max() < 30
 
@@ -253,6 +287,7 @@ HOSTILE = {
     "nothing": np.empty(0, np.int64),
     "one tag": np.array([START_PS]),
     "all at once": np.full(1_000, START_PS),
+    "bunches": np.repeat(START_PS + np.cumsum(np.arange(30)) * 10**9, 4_000),
     "two bursts": np.repeat([START_PS, START_PS + 10**12], 500),
     "negative": np.arange(-(10**12), -(10**11), 10**9),
     "the ends of time": np.repeat([-(2**62), 2**62], 30),
