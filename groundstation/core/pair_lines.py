@@ -202,12 +202,12 @@ def fit_curve(
     seconds = pairs.local_ps * 1e-12
     reach = max(float(np.abs(seconds).max()), 1e-9)
     scale = np.array([1.0, 1 / reach, 2 / reach**2])  # unknowns of order one for the solver
-    basis = np.vander(seconds / reach, 3, increasing=True)
+    x = seconds / reach
     scaled_prior = prior * np.outer(scale, scale)
     theta = np.array([start[0], start[1] * 1e12 * reach, 0.0])
     share, sigma = 0.5, scatter_ps
     for _ in range(60):
-        residual = pairs.ps - basis @ theta
+        residual = pairs.ps - (theta[0] + x * (theta[1] + x * theta[2]))
         line = np.exp(residual * residual * (-0.5 / sigma**2)) * (share / (sigma * np.sqrt(2 * np.pi)))
         weight = line / (line + (1 - share) / (2 * half_width_ps) + 1e-300)
         on_line = float(weight.sum())
@@ -215,20 +215,34 @@ def fit_curve(
             return None
         before = sigma
         # A few pairs say little about the width: the first guess counts as three.
-        variance = (weight @ residual**2 + 3 * scatter_ps**2) / (on_line + 3)
+        variance = (float((weight * residual * residual).sum()) + 3 * scatter_ps**2) / (on_line + 3)
         sigma = max(float(np.sqrt(variance)), 1.0)
         share = min(on_line / residual.size, 1 - 1e-9)
-        weighted = basis * weight[:, None]
-        information = weighted.T @ basis / sigma**2 + scaled_prior
+        moments, targets = _moments(x, weight, pairs.ps)
+        information = moments / sigma**2 + scaled_prior
         size = np.sqrt(np.diag(information))
         if not size.all() or np.linalg.cond(information / np.outer(size, size)) > 1e10:
             return None
-        theta = np.linalg.solve(information, weighted.T @ pairs.ps / sigma**2)
+        theta = np.linalg.solve(information, targets / sigma**2)
         if abs(sigma - before) < 1e-3 * sigma:
             break
-    covariance = np.linalg.inv(information) * np.outer(scale, scale)
-    residual = np.abs(pairs.ps - basis @ theta)
+    covariance: NDArray[np.float64] = np.asarray(np.linalg.inv(information) * np.outer(scale, scale), np.float64)
+    residual = np.abs(pairs.ps - (theta[0] + x * (theta[1] + x * theta[2])))
     background = (1 - share) * residual.size / (2 * half_width_ps)
     sigmas = sigmas_above(float(np.count_nonzero(residual <= 1.5 * sigma)), 3 * sigma * background)
     offset, slope, drift = (float(value) for value in theta * scale)
     return Fit(curve.corrected(offset, slope * 1e-12, drift * 1e-12), covariance, sigma, on_line, sigmas)
+
+
+def _moments(
+    x: NDArray[np.float64], weight: NDArray[np.float64], y: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Sums of weight x^(j + k), (3, 3), and of weight y x^j, (3,): plain sums, for which no pool of threads wakes."""
+    powers, targets = [], []
+    term = weight
+    for power in range(5):
+        powers.append(float(term.sum()))
+        if power < 3:
+            targets.append(float((term * y).sum()))
+        term = term * x
+    return np.array([powers[k : k + 3] for k in range(3)]), np.array(targets)
