@@ -171,6 +171,8 @@ class Run:
     def fly(self) -> int:
         """The whole pass, from starting the programs to the sealed recording."""
         flying = False
+        for number in (signal.SIGINT, signal.SIGTERM):  # until the flight takes them over
+            signal.signal(number, signal.default_int_handler)
         try:
             self._await_pass()
             self._start_programs()

@@ -32,7 +32,10 @@ def test_a_real_station_says_when_it_will_connect_and_records_nothing_before(tmp
         assert process.stdout is not None
         assert "instruments are connected at" in process.stdout.readline()
         process.send_signal(signal.SIGINT)
-        _, complaint = process.communicate(timeout=20)
+        try:
+            _, complaint = process.communicate(timeout=20)
+        finally:
+            process.kill()
     assert process.returncode == 1
     assert complaint == "groundstation: stopped\n"
     assert not (tmp_path / "o" / "recording").exists()

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -118,6 +119,7 @@ def _own_terminal(terminal):
     """Makes the pty the child's controlling terminal, so that Ctrl-C on it becomes a SIGINT."""
 
     def prepare():
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # whoever started the tests may have it ignored
         os.setsid()
         fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
 

@@ -51,13 +51,13 @@ def refuse_noise(seed):
         find_pair_clock(*streams(Planted(0.05), World(2e4, 0.0, seconds=0.5), seed), **QUICK)
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(8))
 def test_noise_has_no_clock(seed):
     refuse_noise(seed)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(12, 80))
+@pytest.mark.parametrize("seed", range(8, 80))
 def test_noise_has_no_clock_however_often_one_asks(seed):
     refuse_noise(seed)
 
@@ -112,8 +112,17 @@ def pulsed(seed, rate_hz, share, period_ps, seconds=3):
     )
 
 
-@pytest.mark.parametrize("period_ps", [13_158, 100_000, 1_000_000, 10_000_000, 100_000_000])
-@pytest.mark.parametrize("rate_hz", [1e4, 4e4])
+@pytest.mark.parametrize(
+    ("period_ps", "rate_hz"),
+    [
+        (100_000, 1e4),
+        (1_000_000, 1e4),
+        (100_000_000, 1e4),
+        pytest.param(13_158, 4e4, marks=pytest.mark.slow),
+        pytest.param(10_000_000, 1e4, marks=pytest.mark.slow),
+        *(pytest.param(10**k, 4e4, marks=pytest.mark.slow) for k in range(5, 9)),
+    ],
+)
 def test_light_that_pulses_at_both_stations_without_pairs_is_no_clock(period_ps, rate_hz):
     """Each period gives a line of coincidences, strong and sharp: any of them would be wrong."""
     planted = Planted(0.03)
@@ -122,7 +131,7 @@ def test_light_that_pulses_at_both_stations_without_pairs_is_no_clock(period_ps,
         find_pair_clock(a_ps, planted.to_b(b_ps), **QUICK)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", [1, 2, 5, *(pytest.param(k, marks=pytest.mark.slow) for k in (0, 3, 4))])
 def test_few_pairs_in_pulsed_light_give_the_right_clock_or_none(seed):
     planted = Planted(0.03)
     a_ps, b_ps = pulsed(seed, 2e4, 0.002 + 0.004 * seed, (13_158, 100_000)[seed % 2])
@@ -297,7 +306,6 @@ HOSTILE = {
     "nothing": np.empty(0, np.int64),
     "one tag": np.array([START_PS]),
     "all at once": np.full(1_000, START_PS),
-    "bunches": np.repeat(START_PS + np.cumsum(np.arange(30)) * 10**9, 500),
     "two bursts": np.repeat([START_PS, START_PS + 10**12], 500),
     "negative": np.arange(-(10**12), -(10**11), 10**9),
     "the ends of time": np.repeat([-(2**62), 2**62], 30),
@@ -311,6 +319,12 @@ def test_streams_without_a_clock_are_refused_in_one_sentence(a_ps, b_ps):
     with pytest.raises(ClockRefused) as refused:
         find_pair_clock(a_ps, b_ps, **QUICK)
     assert "\n" not in str(refused.value)
+
+
+def test_tags_in_bunches_are_refused_before_their_pairs_fill_the_memory():
+    bunches = np.repeat(START_PS + np.cumsum(np.arange(30)) * 10**9, 4_000)
+    with pytest.raises(ClockRefused, match="bunches"):
+        find_pair_clock(bunches, bunches, **QUICK)
 
 
 def test_unsorted_tags_are_named():
