@@ -3,7 +3,9 @@
 import argparse
 import importlib
 import keyword
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -35,6 +37,8 @@ _COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point: 0 done, 1 ended early or failed, 2 bad input; an error is one sentence on stderr."""
+    if threading.current_thread() is threading.main_thread():  # Ctrl-C ends every command, whoever started it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         return _dispatch(words)
