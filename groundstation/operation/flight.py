@@ -218,13 +218,12 @@ class Flight:
         sleep_wall_s(began_s + period_s - monotonic_s())
 
     def _secure(self) -> None:
-        """Rate zero, bias off, then parked and verified, whatever happened before."""
+        """Rate zero, then parked and verified, then bias off, whatever happened before."""
         try:
             self.stands_still = stop_and_verify(self._mount)
             if not self.stands_still:
                 self._alarm("the mount does not stand still after the stop command; stop it by hand")
             self.tracking_over.set()
-            self._bias_off()
             if self._at_once.is_set() or not self.stands_still or not self._pass.accepts(Event.PARK_STARTED):
                 return
             self._advance(Event.PARK_STARTED, "parking")
@@ -236,6 +235,7 @@ class Flight:
             self.stands_still = stop_and_verify(self._mount)
         finally:
             self.tracking_over.set()
+            self._bias_off()
 
     def _bias_off(self) -> None:
         """Every detector is tried; one that does not obey is an alarm."""
