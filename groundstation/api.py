@@ -6,31 +6,29 @@ channel delays are subtracted first, and tags inside intervals of loss are left 
 Whatever cannot be used is refused with `groundstation.errors.BadInput`, one sentence.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal
+from typing import overload
 
 import numpy as np
-from numpy.typing import NDArray
 
-from groundstation.core.coincidence import MergedPairs, TagPairs
+from groundstation.core.coincidence import Which
 from groundstation.core.correlation import Correlation
-from groundstation.core.histograms import ChannelRates, RateRows
+from groundstation.core.histograms import ChannelRates, IntervalHistogram, PhaseHistogram, RateRows
 from groundstation.errors import BadInput
+from groundstation.exploration.coinciding import find_pairs, find_pattern
 from groundstation.exploration.quantities import PS_PER_NS, PS_PER_S, check_number, whole_bins, whole_ps
 from groundstation.exploration.quantities import period_ps as exact_period_ps
-from groundstation.exploration.results import Coincidences, Correlogram, Rates, TagHistogram
+from groundstation.exploration.results import Coincidences, Correlogram, Pairs, Rates, TagHistogram, TwoFold
+from groundstation.exploration.shifted import windows
 from groundstation.exploration.tag_recording import Channel, TagRecording
-from groundstation.exploration.tallies import DelayTally, phase_tally
 from groundstation.recording.tag_reading import TagReading
 from groundstation.recording.tag_sources import open_tags
 
 __all__ = ["TagRecording", "coincidences", "correlate", "histogram", "open", "rates"]
 
-#: Shifted windows from which accidentals are counted, on each side, and their distance in full windows.
-_SHIFTS = 5
-_SHIFT_WINDOWS = 10
+_MOST_CHANNELS = 8
 _CHOSEN_BINS = 500
 
 
@@ -132,72 +130,111 @@ def histogram(
     if sync is not None and reference == number:
         raise BadInput(f"channel {recording.name(number)} is its own sync; for the time between its tags ask intervals")
     range_ps, bin_ps = _chosen_bins(recording, reference, range_ns, bin_ps, 5 if intervals else 1)
-    tally = DelayTally(number, reference, bin_ps, range_ps // bin_ps)
+    tally = IntervalHistogram(number, range_ps, bin_ps, reference)
     reading = recording.reading(start_s, stop_s)
     for block in recording.compensated(reading):
         tally.feed(block)
     edges_ps = np.arange(range_ps // bin_ps + 1, dtype=np.float64) * bin_ps
     axis = "time since the click before" if intervals else f"time since {recording.name(reference)}"
-    outside = int(tally.counts[-1]) + tally.unreferenced
     return TagHistogram(
         recording.origin(reading),
         recording.name(number),
         "intervals" if intervals else "sync",
         axis,
         edges_ps,
-        tally.counts[:-1],
-        outside,
+        tally.counts,
+        tally.longer + tally.unreferenced,
         tally.shortest_ps,
     )
 
 
+@overload
 def coincidences(
     recording: TagRecording,
     channels: tuple[Channel, Channel],
     half_window_ps: int = 1000,
-    which: Literal["all", "nearest", "one_to_one"] = "all",
+    which: Which | None = None,
     shift_ps: int | None = None,
     start_s: float | None = None,
     stop_s: float | None = None,
+) -> Pairs: ...
+
+
+@overload
+def coincidences(
+    recording: TagRecording,
+    channels: Sequence[Channel],
+    half_window_ps: int = 1000,
+    which: Which | None = None,
+    shift_ps: int | None = None,
+    start_s: float | None = None,
+    stop_s: float | None = None,
+    veto: Sequence[Channel] = (),
+) -> Coincidences: ...
+
+
+def coincidences(
+    recording: TagRecording,
+    channels: Sequence[Channel],
+    half_window_ps: int = 1000,
+    which: Which | None = None,
+    shift_ps: int | None = None,
+    start_s: float | None = None,
+    stop_s: float | None = None,
+    veto: Sequence[Channel] = (),
 ) -> Coincidences:
-    """Pairs of two channels with |t_b - t_a| <= half_window_ps; `which` of them is defined in docs/tags.md.
+    """Tags of several channels within +-half_window_ps of each other, and how many of them chance explains.
+
+    Two channels, no `veto`: pairs with |t_b - t_a| <= half_window_ps (`Pairs`), by default all of them, or as `which`
+    says ("nearest", "one_to_one", defined in docs/tags.md). Otherwise: tags of the first channel with a tag of each
+    other one within the window around it, and none of a `veto` channel (`Coincidences`); up to 8 channels in all.
 
     Accidentals are the mean over windows shifted by +-1 to +-5 times `shift_ps`, by default ten full windows. Choose
     it beyond jitter and dead time, and as a multiple of the period for a pulsed source. Memory: 16 bytes per pair.
     """
-    if len(channels) != 2:
-        raise BadInput(f"coincidences are of two channels, {len(channels)} were given")
-    if which not in ("all", "nearest", "one_to_one"):
-        raise BadInput(f'which is "{which}"; give "all", "nearest" or "one_to_one"')
-    a, b = (recording.number(channel) for channel in channels)
-    if a == b:
-        raise BadInput(f"coincidences of channel {recording.name(a)} with itself are no pairs; see correlate")
+    required, vetoed = _different_channels(recording, channels, veto)
     half_window_ps = whole_ps(half_window_ps, 1, "half_window_ps", least=0)
-    shift_ps = _SHIFT_WINDOWS * (2 * half_window_ps + 1) if shift_ps is None else whole_ps(shift_ps, 1, "shift_ps")
-    if shift_ps <= 2 * half_window_ps:
-        raise BadInput(
-            f"shift_ps is {shift_ps:,}; shifted windows must lie beyond the full window of {2 * half_window_ps:,}"
-        )
-    chosen = MergedPairs(a, b, half_window_ps, which)
-    wide = MergedPairs(a, b, _SHIFTS * shift_ps + half_window_ps)
-    shifts = [k * shift_ps for k in range(-_SHIFTS, _SHIFTS + 1) if k]
-    kept: list[TagPairs] = []
-    chance = 0
+    where = windows(half_window_ps, None if shift_ps is None else whole_ps(shift_ps, 1, "shift_ps"))
+    if which not in (None, "all", "nearest", "one_to_one"):
+        raise BadInput(f'which is "{which}"; give "all", "nearest" or "one_to_one"')
     reading = recording.reading(start_s, stop_s)
-    for block in recording.compensated(reading):
-        kept.append(chosen.feed(block))
-        chance += _within(wide.feed(block).delay_ps, shifts, half_window_ps)
-    kept.append(chosen.finish())
-    chance += _within(wide.finish().delay_ps, shifts, half_window_ps)
+    blocks = recording.compensated(reading)
+    names, veto_names = (tuple(map(recording.name, numbers)) for numbers in (required, vetoed))
+    if len(required) == 2 and not vetoed:
+        which = which or "all"
+        pairs = find_pairs(blocks, required[0], required[1], where, which, recording.title)
+        return Pairs(
+            recording.origin(reading), names, veto_names, half_window_ps, reading.counts[required], pairs.time_ps,
+            *pairs.accidentals, (), (), which, pairs.delay_ps,
+        )  # fmt: skip
+    if which is not None:
+        raise BadInput(f'which is "{which}", but only pairs of two channels without veto have one; leave it out')
+    found = find_pattern(blocks, required, vetoed, where, recording.title)
+    all_names = names + veto_names
     return Coincidences(
-        recording.origin(reading), (recording.name(a), recording.name(b)), half_window_ps, which,
-        np.concatenate([found.time_a_ps for found in kept]), np.concatenate([found.delay_ps for found in kept]),
-        int(reading.counts[a]), int(reading.counts[b]), chance / len(shifts), max(chance, 1) ** 0.5 / len(shifts),
+        recording.origin(reading), names, veto_names, half_window_ps, reading.counts[required], found.time_ps,
+        *found.accidentals, tuple(level.mean for level in found.one_random),
+        tuple(TwoFold((all_names[i], all_names[j]), count, *level) for i, j, count, level in found.twofold),
     )  # fmt: skip
 
 
-def _within(delay_ps: NDArray[np.int64], shifts_ps: list[int], half_window_ps: int) -> int:
-    return sum(int(np.count_nonzero(np.abs(delay_ps - shift) <= half_window_ps)) for shift in shifts_ps)
+def _different_channels(
+    recording: TagRecording, channels: Sequence[Channel], veto: Sequence[Channel]
+) -> tuple[list[int], list[int]]:
+    """Their numbers, when they are such that something can coincide."""
+    for given, name in ((channels, "channels"), (veto, "veto")):
+        if isinstance(given, str):
+            raise BadInput(f'{name} is "{given}"; give a list of channels, even of one')
+    required, vetoed = ([recording.number(channel) for channel in given] for given in (channels, veto))
+    everything = required + vetoed
+    if len(required) < 2:
+        raise BadInput(f"coincidences are of two channels or more, {len(required)} was given")
+    if len(everything) > _MOST_CHANNELS:
+        raise BadInput(f"coincidences are of at most {_MOST_CHANNELS} channels, {len(everything)} were given")
+    twice = next((number for number in everything if everything.count(number) > 1), None)
+    if twice is not None:
+        raise BadInput(f"channel {recording.name(twice)} is named twice; for its delays with itself see correlate")
+    return required, vetoed
 
 
 def _rates(recording: TagRecording, usable: TagReading, rows: list[RateRows], numbers: list[int], bin_ps: int) -> Rates:
@@ -231,7 +268,7 @@ def _phase_histogram(
     period = exact_period_ps(period_ps)
     bins = 100 if bin_ps is None else max(1, round(period / whole_ps(bin_ps, 1, "bin_ps")))
     check_number(bins)
-    tally = phase_tally(number, period, bins)
+    tally = PhaseHistogram(number, period, bins)
     reading = recording.reading(start_s, stop_s)
     for block in recording.compensated(reading):
         tally.feed(block)

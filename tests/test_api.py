@@ -281,6 +281,59 @@ def test_accidentals_are_what_the_rates_give(directory: Path) -> None:
     assert found.rate_hz == pytest.approx(found.count / 3, rel=1e-3)
 
 
+def test_several_channels_count_tags_of_the_first_with_company(rec: gs.TagRecording, block: TagBlock) -> None:
+    window = 20_000_000
+
+    def near(own: np.ndarray, other: np.ndarray) -> np.ndarray:
+        low, high = np.searchsorted(other, own - window), np.searchsorted(other, own + window, side="right")
+        return high > low
+
+    h, v, clock = (times(block, channel) for channel in (0, 1, 4))
+    triple = gs.coincidences(rec, ("H", "V", "sync"), window)
+    assert np.array_equal(triple.time_ps, h[near(h, v) & near(h, clock)])
+    vetoed = gs.coincidences(rec, ("H", "V"), window, veto=["sync"])
+    assert np.array_equal(vetoed.time_ps, h[near(h, v) & ~near(h, clock)])
+    alone = {row.channels: row.count for row in triple.twofold}
+    assert alone == {
+        ("H", "V"): near(h, v).sum(),
+        ("H", "sync"): near(h, clock).sum(),
+        ("V", "sync"): near(v, clock).sum(),
+    }
+    assert alone == {row.channels: row.count for row in vetoed.twofold}
+    assert (triple.tags.tolist(), triple.name, vetoed.name) == (
+        [15_000, 15_000, 30_000], "H and V and sync", "H and V without sync",
+    )  # fmt: skip
+
+
+def test_chance_of_several_channels_is_that_of_their_rates(tmp_path: Path) -> None:
+    random = np.random.default_rng(11)
+    span, window = 10 * S, 50_000_000
+    pairs = random.integers(0, span, 3_000)
+    streams = [np.concatenate((pairs, random.integers(0, span, 7_000))) for _ in range(2)]
+    streams.append(random.integers(0, span, 10_000))
+    time_ps, channel = np.concatenate(streams), np.repeat(np.arange(3), 10_000)
+    order = np.argsort(time_ps, kind="stable")
+    rec = gs.open(save_npy(tmp_path / "t.npy", TagBlock(time_ps[order], channel[order])))
+    found = gs.coincidences(rec, (0, 1, 2), window)
+    company = 1 - np.exp(-10_000 * (2 * window + 1) / span)  # of a tag, by one independent channel
+    assert found.accidentals == pytest.approx(10_000 * company**2, abs=5 * found.accidentals_error)
+    with_true = (3_000 + 7_000 * company) * company  # pairs, and the third by chance
+    assert found.one_random[2] == pytest.approx(with_true, rel=0.05)
+    assert found.one_random[0] == pytest.approx(10_000 * company**2, rel=0.1)
+    assert found.count == pytest.approx(with_true, rel=0.2)
+    for row in found.twofold:
+        assert row.accidentals == pytest.approx(10_000 * company, abs=5 * row.accidentals_error)
+    vetoed = gs.coincidences(rec, (0, 2), window, veto=[1])
+    assert vetoed.accidentals == pytest.approx(7_000 * (1 - company) * company, rel=0.05)
+
+
+def test_two_channels_as_a_pattern_are_their_pairs_where_nothing_is_crowded(rec: gs.TagRecording) -> None:
+    pairs = gs.coincidences(rec, ("H", "V"), 13_000, which="nearest")
+    pattern = gs.coincidences(rec, ("H", "V"), 13_000, veto=["D"])
+    assert np.array_equal(pairs.time_ps, pattern.time_ps)
+    assert pattern.accidentals == gs.coincidences(rec, ("H", "V"), 13_000).accidentals
+
+
 # --- Loss ------------------------------------------------------------------------------------------------
 
 
@@ -324,6 +377,7 @@ def test_every_result_can_be_drawn_written_and_made_json(rec: gs.TagRecording, t
         "delays": gs.correlate(rec, "H", "V"),
         "phases": gs.histogram(rec, "H", period_ps=10_000),
         "pairs": gs.coincidences(rec, ("H", "V"), 13_000),
+        "pattern": gs.coincidences(rec, ("H", "V"), 13_000, veto=["sync"]),
     }
     for name, result in results.items():
         result.plot(tmp_path / f"{name}.svg")
@@ -355,6 +409,7 @@ def test_memory_does_not_grow_with_the_recording() -> None:
         gs.correlate(rec, "a", "b")
         gs.histogram(rec, "a", sync="clock", range_ns=100_000)
         gs.coincidences(rec, ("a", "clock"))
+        gs.coincidences(rec, ("a", "b", "clock"))
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return peak
@@ -384,9 +439,16 @@ _REFUSED: list[tuple[Callable[[gs.TagRecording], object], str]] = [
     (lambda rec: gs.histogram(rec, "H", period_ps=0), "period_ps is 0"),
     (lambda rec: gs.histogram(rec, "H", period_ps=10_000, range_ns=3), "no range_ns"),
     (lambda rec: gs.histogram(rec, "H", intervals=True, range_ns=10, bin_ps=3000), "take 9 or 12 ns"),
-    (lambda rec: gs.coincidences(rec, ("H", "H")), "with itself"),
-    (lambda rec: gs.coincidences(rec, ("H", "V", "D")), "two channels, 3 were given"),  # type: ignore[arg-type]
-    (lambda rec: gs.coincidences(rec, ("H", "V"), which="best"), 'which is "best"'),  # type: ignore[arg-type]
+    (lambda rec: gs.coincidences(rec, ("H", "H")), "channel H is named twice"),
+    (lambda rec: gs.coincidences(rec, ("H", "V"), veto=["V"]), "channel V is named twice"),
+    (lambda rec: gs.coincidences(rec, ["H"]), "two channels or more, 1 was given"),
+    (lambda rec: gs.coincidences(rec, ("H", "V"), veto=["Q"]), 'no channel "Q"'),
+    (lambda rec: gs.coincidences(rec, ("H", "V"), veto="sync"), 'veto is "sync"; give a list'),
+    (lambda rec: gs.coincidences(rec, ["H"] * 9), "at most 8 channels, 9 were given"),
+    (lambda rec: gs.coincidences(rec, ("H", "V"), which="best"), 'which is "best"'),  # type: ignore[call-overload]
+    (lambda rec: gs.coincidences(rec, ("H", "V", "D"), which="all"), "leave it out"),
+    (lambda rec: gs.coincidences(rec, ("H", "V"), half_window_ps=1 << 56), "take a narrower window"),
+    (lambda rec: gs.coincidences(rec, ("H", "V"), half_window_ps=10**12), "more than 256 tags of these channels"),
     (lambda rec: gs.coincidences(rec, ("H", "V"), half_window_ps=-1), "half_window_ps is -1"),
     (lambda rec: gs.coincidences(rec, ("H", "V"), shift_ps=5), "beyond the full window"),
 ]

@@ -2,8 +2,10 @@
 
 import argparse
 
+import numpy as np
+
 from groundstation import api
-from groundstation.cli.exploring import add_options, add_recording, give_out, open_recording
+from groundstation.cli.exploring import add_delays, add_options, add_recording, give_out, open_recording
 from groundstation.exploration.results import Correlogram
 
 
@@ -13,6 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("b", metavar="B", help="another one, or the same: delays are t_B - t_A")
     parser.add_argument("--half-range-ns", type=float, default=100.0, help="delays up to this, both ways (default 100)")
     parser.add_argument("--bin-ps", type=int, default=100, help="width of a bin in picoseconds (default 100)")
+    add_delays(parser)
     add_options(parser)
 
 
@@ -42,9 +45,10 @@ def _finding(found: Correlogram, pairs: int) -> str:
     if extreme.stands_out:
         delay_ns = found.delay_ps[extreme.bin] / 1e3
         g2, error = found.g2()[extreme.bin], found.g2_error()[extreme.bin]
+        compared = "" if np.isnan(g2) else f"; g2 = {g2:.3g} ± {error:.2g}"
         return (
             f"{extreme.words} at {delay_ns:+.6g} ns: {extreme.counts:,} pairs in the bin, {extreme.background:.3g} in "
-            f"others; g2 = {g2:.3g} ± {error:.2g}"
+            f"others{compared}"
         )
     expected = found.expected() * found.counts.size
     level = f"; g2 = {pairs / expected:.4g} ± {pairs**0.5 / expected:.2g} over the range" if expected > 0 else ""

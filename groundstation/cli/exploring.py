@@ -1,7 +1,8 @@
-"""What `rates`, `correlate` and `histogram` share: the recording, the range, and the ways out."""
+"""What `rates`, `correlate`, `histogram` and `coincidences` share: the recording, the range, and the ways out."""
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from groundstation import api
 from groundstation.errors import BadInput
 from groundstation.exploration.results import Result
-from groundstation.exploration.tag_recording import TagRecording
+from groundstation.exploration.tag_recording import Channel, TagRecording
 from groundstation.recording.formats.registry import FORMATS
 
 _SUFFIXES = (".svg", ".png", ".pdf", ".csv")
@@ -28,6 +29,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resolution-ps", type=float, help="unit of time of a tag file that does not say it (quTAG)")
 
 
+def add_delays(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--delays-ps",
+        metavar="NAME=PS,...",
+        help="delays to subtract from channels, instead of those that the recording lists",
+    )
+
+
 def open_recording(options: argparse.Namespace) -> TagRecording:
     """Open it, once the output is known to be one that can be written."""
     output: Path | None = options.output
@@ -38,7 +47,20 @@ def open_recording(options: argparse.Namespace) -> TagRecording:
             raise BadInput(f"--output {output} cannot be written: {output.absolute().parent} is no directory")
         if output.exists() and options.recording.exists() and output.samefile(options.recording):
             raise BadInput(f"--output {output} is what is to be read; name another file")
-    return api.open(options.recording, options.format, options.resolution_ps)
+    delays_ps = _delays_ps(getattr(options, "delays_ps", None))
+    return api.open(options.recording, options.format, options.resolution_ps, delays_ps)
+
+
+def _delays_ps(text: str | None) -> dict[Channel, int] | None:
+    if text is None:
+        return None
+    delays_ps: dict[Channel, int] = {}
+    for part in filter(None, text.split(",")):
+        name, equals, delay = part.rpartition("=")
+        if not equals or not delay.strip().removeprefix("-").isdecimal():
+            raise BadInput(f'--delays-ps has "{part}"; write NAME=PS, whole picoseconds, with commas in between')
+        delays_ps[name.strip()] = int(delay)
+    return delays_ps
 
 
 def give_out(result: Result, lines: Sequence[str], options: argparse.Namespace) -> int:
@@ -53,14 +75,6 @@ def give_out(result: Result, lines: Sequence[str], options: argparse.Namespace) 
     return 0
 
 
-def time_text(time_ps: float) -> str:
-    """A time with four digits in its natural unit."""
-    for unit_ps, unit in ((1e12, "s"), (1e9, "ms"), (1e6, "µs"), (1e3, "ns")):
-        if abs(time_ps) >= unit_ps:
-            return f"{time_ps / unit_ps:.4g} {unit}"
-    return f"{time_ps:.4g} ps"
-
-
 def rate_text(rate_hz: float) -> str:
     """A rate with four digits in its natural unit."""
     for unit_hz, unit in ((1e6, "MHz"), (1e3, "kHz")):
@@ -69,12 +83,19 @@ def rate_text(rate_hz: float) -> str:
     return f"{rate_hz:.4g} Hz"
 
 
+def error_text(value: float, error: float) -> str:
+    """A value with one digit of its error."""
+    digits = max(0, -math.floor(math.log10(error))) if error > 0 else 0
+    return f"{value:,.{digits}f} ± {error:,.{digits}f}"
+
+
 def _remarks(result: Result, options: argparse.Namespace) -> list[str]:
     remarks = []
     gaps_s = result.origin.gaps_s
     if gaps_s:
         lost_s = sum(stop - start for start, stop in gaps_s)
-        remarks.append(f"note: {len(gaps_s)} gaps with unaccounted tags ({lost_s:.4g} s in all) are left out")
+        gaps = f"{len(gaps_s)} gaps" if len(gaps_s) > 1 else "1 gap"
+        remarks.append(f"note: {gaps} with unaccounted tags ({lost_s:.4g} s in all) left out")
     if options.output is not None:
         remarks.append(f"Written to {options.output}")
     return remarks

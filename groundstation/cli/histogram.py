@@ -3,8 +3,8 @@
 import argparse
 
 from groundstation import api
-from groundstation.cli.exploring import add_options, add_recording, give_out, open_recording, time_text
-from groundstation.exploration.quantities import fraction
+from groundstation.cli.exploring import add_delays, add_options, add_recording, give_out, open_recording
+from groundstation.exploration.quantities import fraction, time_text
 from groundstation.exploration.results import TagHistogram
 
 
@@ -17,6 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     which.add_argument("--intervals", action="store_true", help="time since the channel's own tag before")
     parser.add_argument("--range-ns", type=float, help="longest time (default: by the mean spacing)")
     parser.add_argument("--bin-ps", type=int, help="width of a bin in picoseconds (default: a round number)")
+    add_delays(parser)
     add_options(parser)
 
 

@@ -65,3 +65,11 @@ def fraction(value: float | Fraction, name: str) -> Fraction:
         return Fraction(str(value))
     except (ValueError, ZeroDivisionError) as error:
         raise BadInput(f"{name} is {str(value)[:30]}, which is no number") from error
+
+
+def time_text(time_ps: float) -> str:
+    """A time with four digits in its natural unit."""
+    for unit_ps, unit in ((1e12, "s"), (1e9, "ms"), (1e6, "µs"), (1e3, "ns")):
+        if abs(time_ps) >= unit_ps:
+            return f"{time_ps / unit_ps:.4g} {unit}"
+    return f"{time_ps:.4g} ps"

@@ -6,7 +6,7 @@ to the picosecond, what is derived from them is floating point.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,6 +17,7 @@ from groundstation.core.correlation import DelayHistogram
 from groundstation.core.g2 import PulsedG2, g2_continuous, g2_pulsed
 from groundstation.errors import BadInput
 from groundstation.exploration.extreme import Extreme, most_extreme
+from groundstation.exploration.quantities import time_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -275,66 +276,143 @@ class TagHistogram(Result):
         )
 
 
-@dataclass(frozen=True, eq=False)
-class Coincidences(Result):
-    """Pairs of two channels within a window: |t_b - t_a| <= half_window_ps.
-
-    `which`: all, nearest or one_to_one, as defined in docs/tags.md; `time_ps` (n,) int64 of the tag of a, and
-    `delay_ps` (n,) int64 t_b - t_a, of each pair; `tags_a`, `tags_b`; `accidentals`: the mean number of all pairs
-    in windows of the same width shifted by a delay at which no true pair can be, and its standard error.
-    """
+@dataclass(frozen=True)
+class TwoFold:
+    """Tags of the first of two `channels` with a tag of the second within the window, and how many of them chance
+    explains, with its standard error."""
 
     channels: tuple[str, str]
-    half_window_ps: int
-    which: str
-    time_ps: Int64s
-    delay_ps: Int64s
-    tags_a: int
-    tags_b: int
+    count: int
     accidentals: float
     accidentals_error: float
 
     @property
+    def car(self) -> float:
+        """(count - accidentals) / accidentals; NaN with neither."""
+        return _car(self.count, self.accidentals)
+
+
+@dataclass(frozen=True, eq=False)
+class Coincidences(Result):
+    """Tags of a channel that come together with tags of others: |t_b - t_a| <= half_window_ps for each other one.
+
+    `channels`, the first being the reference, whose tags count, each once; `veto`: channels without a tag in the
+    window; `tags` (channels,) int64; `time_ps` (n,) int64 of the tags that count; `accidentals`: how many there would
+    be if no channel had to do with another, and its standard error; `one_random` (channels,): how many if only this
+    channel had nothing to do with the rest, which is what to subtract when two belong together and one more came by
+    chance; `twofold`: each two of the channels, vetoed ones too. All of chance is counted in windows shifted by delays
+    at which nothing true can be.
+    """
+
+    channels: tuple[str, ...]
+    veto: tuple[str, ...]
+    half_window_ps: int
+    tags: Int64s
+    time_ps: Int64s
+    accidentals: float
+    accidentals_error: float
+    one_random: tuple[float, ...]
+    twofold: tuple[TwoFold, ...]
+
+    @property
     def count(self) -> int:
-        """How many pairs there are."""
+        """How many coincidences there are."""
         return self.time_ps.size
 
     @property
     def rate_hz(self) -> float:
-        """Pairs per second of usable time; NaN without any."""
+        """Coincidences per second of usable time; NaN without any."""
         return self.count / self.origin.duration_s if self.origin.duration_s else float("nan")
 
     @property
     def car(self) -> float:
-        """Coincidences to accidentals, (count - accidentals) / accidentals; infinite without accidentals."""
-        return (self.count - self.accidentals) / self.accidentals if self.accidentals else float("inf")
+        """Coincidences to accidentals, (count - accidentals) / accidentals; infinite without accidentals, NaN with
+        neither."""
+        return _car(self.count, self.accidentals)
+
+    @property
+    def name(self) -> str:
+        """The channels in words."""
+        return " and ".join(self.channels) + (f" without {' or '.join(self.veto)}" if self.veto else "")
 
     def _columns(self) -> Mapping[str, NDArray[Any]]:
-        return {"time_ps": self.time_ps, "delay_ps": self.delay_ps}
+        return {"time_ps": self.time_ps}
 
     def _summary(self) -> dict[str, Any]:
-        return {
+        summary = {
             "channels": list(self.channels),
-            "tags": [self.tags_a, self.tags_b],
+            "veto": list(self.veto),
+            "tags": self.tags.tolist(),
             "half_window_ps": self.half_window_ps,
-            "which": self.which,
             "count": self.count,
             "rate_hz": _known(self.rate_hz),
             "accidentals": self.accidentals,
             "accidentals_error": self.accidentals_error,
             "car": _known(self.car),
         }
+        if self.one_random:
+            summary["one_random"] = list(self.one_random)
+        if self.twofold:
+            summary["twofold"] = [{**asdict(row), "car": _known(row.car)} for row in self.twofold]
+        return summary
+
+    def _figure(self, width_in: float) -> "Figure":
+        from groundstation.report.exploration import Bar, Caption, coincidences_figure
+
+        whole = TwoFold(("", ""), self.count, self.accidentals, self.accidentals_error)
+        short = ", ".join(self.channels) + (f" without {', '.join(self.veto)}" if self.veto else "")
+        named = [(short, whole), *((", ".join(row.channels), row) for row in self.twofold)]
+        bars = [Bar(name, row.count, row.accidentals, row.accidentals_error) for name, row in named]
+        title = f"Coincidences within ±{time_text(self.half_window_ps)}"
+        caption = Caption(title, self.origin.title, self.origin.stamp)
+        return coincidences_figure(caption, bars, width_in)
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs(Coincidences):
+    """Coincidences of just two channels, pair by pair: every pair counts that `which` gives.
+
+    `which`: all, nearest or one_to_one, as defined in docs/tags.md; `time_ps` (n,) int64 of the tag of a, and
+    `delay_ps` (n,) int64 t_b - t_a, of each pair; `accidentals`: the mean number of all pairs in shifted windows.
+    `one_random` and `twofold` have nothing to add.
+    """
+
+    which: str
+    delay_ps: Int64s
+
+    @property
+    def tags_a(self) -> int:
+        """Tags of the first channel."""
+        return int(self.tags[0])
+
+    @property
+    def tags_b(self) -> int:
+        """Tags of the second channel."""
+        return int(self.tags[1])
+
+    def _columns(self) -> Mapping[str, NDArray[Any]]:
+        return {"time_ps": self.time_ps, "delay_ps": self.delay_ps}
+
+    def _summary(self) -> dict[str, Any]:
+        return {**super()._summary(), "which": self.which}
 
     def _figure(self, width_in: float) -> "Figure":
         from groundstation.report.exploration import Caption, Level, correlation_figure
 
         a, b = self.channels
-        bin_ps = max(1, -(-2 * self.half_window_ps // 100))
-        edges_ps = np.arange(-self.half_window_ps, self.half_window_ps + bin_ps + 1, bin_ps)
+        whole_ps = 2 * self.half_window_ps + 1
+        bin_ps = -(-whole_ps // 100)
+        edges_ps = np.arange(-(-whole_ps // bin_ps) + 1) * bin_ps - self.half_window_ps
         counts = np.bincount((self.delay_ps + self.half_window_ps) // bin_ps, minlength=edges_ps.size - 1)
         caption = Caption(f"Coincidences of {a} and {b}", self.origin.title, self.origin.stamp)
-        level = Level(self.accidentals * bin_ps / (2 * self.half_window_ps + 1), "accidentals")
+        level = Level(self.accidentals * bin_ps / whole_ps, "accidentals")
         return correlation_figure(caption, edges_ps / 1e3, counts, level, f"{self.count:,} pairs", width_in)
+
+
+def _car(count: int, accidentals: float) -> float:
+    if accidentals:
+        return (count - accidentals) / accidentals
+    return float("inf") if count else float("nan")
 
 
 def _extreme_summary(found: Extreme, places_ps: Floats, name: str) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Makes a sealed recording of a foreign file: the same segments, ledger and gaps as if it had been recorded.
 
 The manifest's mode is "imported"; it keeps the device's resolution, the names of the channels and what the format
-had to say. Rows that are no tags go into the stream `sifting`. A time that lies an hour or more from the file's
-zero is recorded from a later zero, so that others may read it as float64; `zero_device_ps` says from which.
+had to say. Rows that are no tags go into the stream `sifting`. Times are recorded from the zero that `zero` chooses;
+`zero_device_ps` says from which.
 """
 
 import shutil
@@ -24,10 +24,9 @@ from groundstation.recording.manifest import FORMAT, MANIFEST_NAME, VERSION, cre
 from groundstation.recording.sealing import remove_segments, seal_in_child
 from groundstation.recording.segment import Table, canonical_json
 from groundstation.recording.writer import StreamWriter
+from groundstation.recording.zero import since_zero, zero_of
 
 _SEGMENT_TAGS = 1 << 17
-_FAR_PS = 3_600 * 10**12
-_ZERO_GRID_PS = 10**12
 #: A time that somebody wrote down says no more than the second.
 _UTC_UNCERTAINTY_S = 1.0
 
@@ -66,7 +65,7 @@ def import_tags(
     }
     run_id = create_recording(directory, manifest)
     try:
-        entry = _Import(source.about, directory, run_id, start_utc_ns)
+        entry = _Import(source.about, origin.name, directory, run_id, start_utc_ns)
         entry.write(first, source)
         summary = entry.summary(target, names)
         _complete(directory, run_id, manifest, source.about, origin, summary)
@@ -81,8 +80,8 @@ def import_tags(
 class _Import:
     """Writes the segments of one import and keeps its books."""
 
-    def __init__(self, about: About, directory: Path, run_id: str, start_utc_ns: int | None) -> None:
-        self._about, self._directory, self._run_id = about, directory, run_id
+    def __init__(self, about: About, name: str, directory: Path, run_id: str, start_utc_ns: int | None) -> None:
+        self._about, self._name, self._directory, self._run_id = about, name, directory, run_id
         self._start_utc_ns = start_utc_ns
         self._ledger = Ledger()
         self._counts = np.zeros(256, np.int64)
@@ -124,10 +123,10 @@ class _Import:
             return block
         if self._shift_ps is None:
             first = int(block.time_ps[0])
-            self._shift_ps = first // _ZERO_GRID_PS * _ZERO_GRID_PS if abs(first) >= _FAR_PS else 0
+            self._shift_ps = zero_of(first)
             self._label = self._label_of(first)
         self._counts += np.bincount(block.channel, minlength=256)
-        return TagBlock(block.time_ps - self._shift_ps, block.channel)
+        return TagBlock(since_zero(block.time_ps, self._shift_ps, self._name), block.channel)
 
     def _label_of(self, first_ps: int) -> dict[str, object] | None:
         """Which UTC a time has: that of the first tag if it was given, of the file's zero if the file says it."""

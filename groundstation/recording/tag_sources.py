@@ -18,11 +18,8 @@ from groundstation.recording.formats.tag_file import Gap
 from groundstation.recording.manifest import MANIFEST_NAME
 from groundstation.recording.reader import Damage, Recording, Segment, open_recording
 from groundstation.recording.sealed_reader import is_sealed_recording
+from groundstation.recording.zero import since_zero, zero_of
 
-#: A foreign file whose first tag lies an hour or more from its zero is read from a later zero, on whole seconds:
-#: the same zero that an import of it would choose.
-_FAR_PS = 3_600 * 10**12
-_ZERO_GRID_PS = 10**12
 #: What `groundstation run` and `import` call the recording in the directory that they make.
 _NAMES_OF_RUN = ("recording.h5", "recording")
 
@@ -158,15 +155,12 @@ def _foreign(path: Path, name: str | None, resolution_ps: float | None) -> TagSo
         for time_ps, channel in source.blocks:
             about.take_tables()
             if time_ps.size:
-                zero_ps = _zero_of(int(time_ps[0])) if zero_ps is None else zero_ps
-                yield Piece(TagBlock(time_ps - zero_ps, channel), _moved(about.take_gaps(), zero_ps), about.channels)
+                zero_ps = zero_of(int(time_ps[0])) if zero_ps is None else zero_ps
+                block = TagBlock(since_zero(time_ps, zero_ps, path.name), channel)
+                yield Piece(block, _moved(about.take_gaps(), zero_ps), about.channels)
         yield Piece(EMPTY_BLOCK, _moved(about.take_gaps(), zero_ps or 0), about.channels)
 
     return TagSource(f"{path.name}, {FORMATS[chosen].title}", "file", None, {}, read)
-
-
-def _zero_of(first_ps: int) -> int:
-    return first_ps // _ZERO_GRID_PS * _ZERO_GRID_PS if abs(first_ps) >= _FAR_PS else 0
 
 
 def _moved(gaps: list[Gap], zero_ps: int) -> list[Gap]:

@@ -1,4 +1,4 @@
-"""Figures of an exploration: count rates, a correlation, a histogram. One sheet each, in the look of a report.
+"""Figures of an exploration: rates, a correlation, a histogram, coincidences. A sheet each, in the look of a report.
 
 Each takes arrays and a caption and returns a matplotlib `Figure` of any width from 3 inches; `save_figure` writes it
 as SVG, PNG or PDF by the name's suffix. More bins than can be seen are drawn as fewer, wider ones, and the axis says
@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 from numpy.typing import NDArray
 
 from groundstation.errors import BadInput, GroundStationError
@@ -26,6 +26,8 @@ _MOST_BINS = 2_000
 _PNG_DPI = 200
 _ROOM_FOR_TWO_IN = 4.5  # width at which two notes fit beside each other
 _CHARACTER_IN = 0.078  # of 9 point text, a little more than the mean
+_BOLD = 1.1
+_TITLE_CHARACTER_IN = 0.106  # of bold 12 point text, likewise
 
 #: Nanoseconds of the larger units of time.
 _UNITS = ((1e9, "s"), (1e6, "ms"), (1e3, "µs"))
@@ -57,6 +59,15 @@ class Level(NamedTuple):
     is_g2_of_one: bool = False
 
 
+class Bar(NamedTuple):
+    """Coincidences `found` of the channels in `name`, and how many chance gives with its standard error."""
+
+    name: str
+    found: int
+    accidentals: float
+    accidentals_error: float
+
+
 def rates_figure(
     caption: Caption,
     edges_s: Floats,
@@ -83,7 +94,7 @@ def rates_figure(
         for start_s, stop_s in gaps_s:
             axes.axvspan(start_s, stop_s, color=WARNING, alpha=0.25, lw=0)
         mean = "unknown" if np.isnan(row.mean_hz) else f"{_engineering(row.mean_hz)}Hz"
-        _corner(axes, f"{row.name}  {mean}", colour)
+        _corner(axes, f"{row.name}: {mean}", INK)
         axes.tick_params(labelbottom=place == len(rows) - 1)
     if top is None:
         say_nothing_to_draw(panel(figure, 0.52, panel_in - 0.14), "There are no tags in this range.")
@@ -120,6 +131,8 @@ def correlation_figure(
             f"dashed: {level.name}", (1, 1), (-6, -4 if beside else -17), xycoords="axes fraction",
             textcoords="offset points", color=MUTED, size=9, ha="right", va="top",
         )  # fmt: skip
+    if not drawn.any():
+        say_nothing_to_draw(axes, "There are no pairs in this range.")
     if known and level.is_g2_of_one:
         _add_g2_axis(figure, axes, level_pairs)
     return figure
@@ -149,6 +162,45 @@ def histogram_figure(
         axes.set_ylim(0, max(highest, 1.0) * 1.22)
         axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     _label_histogram(figure, axes, edges, axis, "tags")
+    if not drawn.any():
+        say_nothing_to_draw(axes, "There are no tags in this range.")
+    return figure
+
+
+def coincidences_figure(caption: Caption, bars: Sequence[Bar], width_in: float = WIDTH_IN) -> Figure:
+    """A bar for each set of channels on a logarithmic axis, with what chance gives marked on it."""
+    row_in = 0.5
+    figure = _sheet(caption, width_in, 1.2 + row_in * len(bars))
+    axes = panel(figure, 0.52, row_in * len(bars))
+    box = axes.get_position()  # names stand above their bars, not beside them
+    axes.set_position((0.16 / width_in, box.y0, 1 - 0.32 / width_in, box.height))
+    known = [value for bar in bars for value in (bar.found, bar.accidentals) if value > 0]
+    low, high = 10.0 ** np.floor(np.log10(min([1.0, *known]) * 0.7)), max([10.0, *known])
+    axes.set_xscale("log")
+    axes.set_xlim(low, high * 2)
+    axes.set_ylim(len(bars), 0)
+    for row, bar in enumerate(bars):
+        middle, colour = row + 0.7, SKY if row else INK
+        axes.barh(middle, max(bar.found, low) - low, 0.36, left=low, color=colour, alpha=0.45, lw=0)
+        if bar.accidentals > 0:
+            axes.plot([bar.accidentals] * 2, [middle - 0.2, middle + 0.2], color=WARNING, lw=1.8)
+        chance = f"{bar.found:,} ({_rounded(bar.accidentals, bar.accidentals_error)})"
+        room = int(((width_in - 0.4) / _CHARACTER_IN - len(chance) - 1) / _BOLD)
+        axes.annotate(
+            _cut(bar.name, room), (0, row + 0.32), (2, 0), xycoords=("axes fraction", "data"),
+            textcoords="offset points", color=INK, weight="bold", size=9, va="center",
+        )  # fmt: skip
+        axes.annotate(
+            chance, (1, row + 0.32), (-2, 0), xycoords=("axes fraction", "data"),
+            textcoords="offset points", color=MUTED, size=9, ha="right", va="center",
+        )  # fmt: skip
+    axes.grid(visible=False)
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    axes.xaxis.set_major_locator(LogLocator(10, numticks=7))
+    axes.xaxis.set_major_formatter(FuncFormatter(_tick))
+    axes.minorticks_off()
+    axes.set_xlabel("coincidences (by chance, in orange)")
     return figure
 
 
@@ -188,11 +240,13 @@ def _sheet(caption: Caption, width_in: float, height_in: float) -> Figure:
     figure = Figure(figsize=(width_in, height_in), facecolor=PAPER)
     left = 0.12 / width_in
     figure.text(left, 1 - 0.24 / height_in, caption.title, size=12, weight="bold", va="center")
-    source = _cut(caption.source, int((width_in - 0.24) / _CHARACTER_IN))
+    title_in, stamp_in = len(caption.title) * _TITLE_CHARACTER_IN, len(caption.stamp) * _TITLE_CHARACTER_IN
+    below = title_in + stamp_in > width_in - 0.3  # the stamp beside the source, where the title leaves no room
+    source = _cut(caption.source, int((width_in - 0.24 - stamp_in * below) / _CHARACTER_IN))
     figure.text(left, 1 - 0.46 / height_in, source, size=9, color=MUTED, va="center")
     if caption.stamp:
         figure.text(
-            1 - left, 1 - 0.24 / height_in, caption.stamp,
+            1 - left, 1 - (0.46 if below else 0.24) / height_in, caption.stamp,
             size=12, weight="bold", color=WARNING, ha="right", va="center",
         )  # fmt: skip
     return figure
@@ -233,14 +287,14 @@ def _label_histogram(figure: Figure, axes: Axes, edges_ns: Floats, axis: str, th
 def _add_g2_axis(figure: Figure, axes: Axes, level_pairs: float) -> None:
     """The same histogram in units of the level, on the right; the panel makes room."""
     box, width_in = axes.get_position(), float(figure.get_size_inches()[0])
-    axes.set_position((box.x0, box.y0, box.width - 0.46 / width_in, box.height))
+    axes.set_position((box.x0, box.y0, box.width - 0.52 / width_in, box.height))
     to_g2, to_pairs = (lambda pairs: np.asarray(pairs) / level_pairs), (lambda g2: np.asarray(g2) * level_pairs)
     right = axes.secondary_yaxis("right", functions=(to_g2, to_pairs))
     right.yaxis.set_major_locator(MaxNLocator(5))
-    right.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}"))
+    right.yaxis.set_major_formatter(FuncFormatter(_tick))
     right.tick_params(length=3)
     right.set_ylabel("g²")
-    _place_label(figure, right.yaxis, width_in - 0.24)
+    _place_label(figure, right.yaxis, width_in - 0.18)
 
 
 def _place_label(figure: Figure, axis: Axis, left_in: float) -> None:
@@ -276,8 +330,10 @@ def _width(edges_ns: Floats) -> str:
     return f"{width_ns / unit_ns:.4g} {unit}"
 
 
-def _signed(value: float) -> str:
-    return f"{value:.10g}".replace("-", "\N{MINUS SIGN}")
+def _rounded(value: float, error: float) -> str:
+    """A value and its error with one digit of that."""
+    digits = max(0, -int(np.floor(np.log10(error)))) if error > 0 else 0
+    return f"{value:,.{digits}f} ± {error:,.{digits}f}"
 
 
 def _tick(value: float, place: object) -> str:

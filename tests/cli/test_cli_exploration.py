@@ -1,6 +1,7 @@
-"""`rates`, `correlate` and `histogram` on the command line: the answer first, and one sentence when there is none."""
+"""`rates`, `correlate`, `histogram`, `coincidences` on the command line: the answer first, or one sentence."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,28 @@ def test_histogram_knows_three_times(console: Console, recording: Path) -> None:
     assert lines(console, "histogram", recording, "H", "--intervals")[0].startswith("H: shortest interval ")
 
 
+def test_coincidences_say_how_many_and_how_many_by_chance(console: Console, recording: Path) -> None:
+    delays = ("--delays-ps", "V=12300")
+    answer, of_what = lines(console, "coincidences", recording, "H", "V", *delays)
+    assert re.fullmatch(r"H and V: 6,00\d coincidences, 2 kHz; 0\.\d ± 0\.[12] by chance; CAR .*", answer)
+    assert of_what.startswith("all pairs within ±1,000 ps; 15,000 and 15,000 tags in 2.9999 s, Micius over Xinglong")
+    assert lines(console, "coincidences", recording, "H", "V")[0].startswith("H and V: 0 coincidences, 0 Hz; ")
+    answer, _, levels, heading, *rows = lines(console, "coincidences", recording, "H", "V", "sync", *delays)
+    assert answer.startswith("H and V and sync: ")
+    assert levels.startswith("by chance if only one channel has nothing to do with the others: H: ")
+    assert heading.split() == ["channels", "tags", "together", "by", "chance", "CAR"]
+    assert [row.split()[:3] for row in rows] == [["H", "and", "V"], ["H", "and", "sync"], ["V", "and", "sync"]]
+    without = lines(console, "coincidences", recording, "H", "V", "--veto", "sync", *delays)[0]
+    assert without.startswith("H and V without sync: ")
+    first, *_ = lines(console, "coincidences", recording, "H", "V", "--which", "one_to_one", *delays)
+    assert first.startswith("H and V: ")
+    (line,) = lines(console, "coincidences", recording, "H", "V", "--veto", "sync", "D", "--json", *delays)
+    found = json.loads(line)
+    assert found["veto"] == ["sync", "D"]
+    assert len(found["twofold"]) == 6
+    assert found["count"] == len(found["time_ps"])
+
+
 def test_the_whole_result_is_one_json_object(console: Console, recording: Path) -> None:
     (line,) = lines(console, "correlate", recording, "H", "V", "--json")
     found = json.loads(line)
@@ -80,6 +103,14 @@ def test_a_tag_file_is_explored_in_place(console: Console, tmp_path: Path) -> No
         (("histogram", "H", "--intervals", "--sync", "sync"), "not allowed with"),
         (("histogram", "H", "--period-ps", "ten"), "period_ps is ten, which is no number"),
         (("histogram", "H", "--period-ps", "1e400"), "give 1 to 2^56 picoseconds"),
+        (("coincidences", "H"), "two channels or more, 1 was given"),
+        (("coincidences", "H", "V", "--veto", "H"), "channel H is named twice"),
+        (("coincidences", "H", "V", "--veto", "Q"), 'no channel "Q"'),
+        (("coincidences", "H", "V", "D", "--which", "all"), "leave it out"),
+        (("coincidences", "H", "V", "--half-window-ps", "-1"), "half_window_ps is -1"),
+        (("coincidences", "H", "V", "--delays-ps", "V:3"), "write NAME=PS"),
+        (("coincidences", "H", "V", "--delays-ps", "Q=3"), 'no channel "Q"'),
+        (("correlate", "H", "V", "--delays-ps", "V=9999999999999999999"), "whole number of picoseconds"),
         (("rates", "--bin-s", "0"), "bin_s is 0"),
         (("rates", "--start-s", 3, "--stop-s", 1), "stop must be after start"),
         (("rates", "--format", "csv"), "leave out format"),

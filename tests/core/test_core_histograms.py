@@ -61,19 +61,31 @@ def test_a_channel_that_was_not_declared_is_named():
         ChannelRates(10, 4).feed(TagBlock(np.array([0]), np.array([4], np.uint8)))
 
 
-@given(origins, gaps, channels, cuts, st.sampled_from((Fraction(7), Fraction(100), Fraction(12495603, 1000))))
-def test_phases_are_those_of_exact_fractions(origin, gaps, channel, cuts, period_ps):
+PERIODS = st.one_of(
+    st.sampled_from((Fraction(7), Fraction(1, 3), Fraction(12495603, 1000), Fraction("12495.603123456789"))),
+    st.fractions(1, 2**56),
+    st.decimals(1, 10**6, places=3).map(Fraction),
+)
+
+
+@given(origins, gaps, channels, cuts, PERIODS, st.integers(1, 300))
+def test_phases_are_those_of_exact_fractions(origin, gaps, channel, cuts, period_ps, bins):
     whole, parts = blocks(origin, gaps, channel, cuts)
-    stage = PhaseHistogram(2, period_ps, 5)
+    stage = PhaseHistogram(2, period_ps, bins)
     for part in parts:
         stage.feed(part)
     times = whole.time_ps[whole.channel == 2].tolist()
-    places = [Fraction(time) % period_ps / period_ps * 5 for time in times]
-    exact = Counter(int(place) for place in places if min(place % 1, 1 - place % 1) > Fraction(1, 1000))
-    unsure = len(places) - sum(exact.values())
-    found = stage.finish()
-    assert found.sum() == len(times)
-    assert sum(max(0, n - exact[k]) for k, n in enumerate(found.tolist())) == unsure
+    expected = Counter(int(Fraction(time) % period_ps * bins / period_ps) for time in times)
+    assert stage.finish().tolist() == [expected[k] for k in range(bins)]
+
+
+@pytest.mark.parametrize("period_ps", [Fraction(10_000), Fraction("10000.00000000001"), Fraction(10**17, 10**13 + 1)])
+def test_ticks_on_the_edges_of_bins_are_counted_where_they_belong(period_ps):
+    ticks = np.arange(-50_000, 10**6, 100)
+    stage = PhaseHistogram(0, period_ps, 100)
+    stage.feed(TagBlock(ticks, np.zeros(ticks.size, np.uint8)))
+    expected = Counter(int(Fraction(tick) % period_ps * 100 / period_ps) for tick in ticks.tolist())
+    assert stage.counts.tolist() == [expected[k] for k in range(100)]
 
 
 @given(origins, gaps, channels, cuts)
@@ -99,6 +111,31 @@ def test_intervals_run_from_click_to_click_of_one_channel(origin, gaps, channel,
     assert stage.longer == sum(interval >= 1000 for interval in intervals)
 
 
+@given(origins, gaps, channels, cuts, st.integers(1, 50), st.integers(1, 20), st.sampled_from((None, 0, 2)))
+def test_the_time_since_the_latest_reference(origin, gaps, channel, cuts, bin_ps, bins, reference):
+    whole, parts = blocks(origin, gaps, channel, cuts)
+    stage = IntervalHistogram(0, bins * bin_ps, bin_ps, reference)
+    for part in parts:
+        stage.feed(part)
+    early, since, latest = 0, [], None
+    for time, number in zip(whole.time_ps.tolist(), whole.channel.tolist(), strict=True):
+        if number == 0 and latest is None:
+            early += 1
+        elif number == 0:
+            since.append(time - latest)
+        latest = time if number == (reference or 0) else latest
+    expected = Counter(time // bin_ps for time in since)
+    assert stage.finish().counts.tolist() == [expected[k] for k in range(bins)]
+    assert stage.longer == sum(time >= bins * bin_ps for time in since)
+    assert (stage.unreferenced, stage.shortest_ps) == (early, min(since, default=None))
+
+
+def test_the_longest_time_between_two_tags_fits():
+    stage = IntervalHistogram(0, 10, 10)
+    stage.feed(TagBlock(np.array([-FAR, FAR]), np.zeros(2, np.uint8)))
+    assert (stage.longer, stage.shortest_ps) == (1, 2**63)
+
+
 @pytest.mark.parametrize(
     "make", [lambda: ChannelRates(10, 2), lambda: PhaseHistogram(0, 7, 2), lambda: IntervalHistogram(0, 100, 10)]
 )
@@ -114,3 +151,5 @@ def test_impossible_bins_are_refused():
         ChannelRates(0, 4)
     with pytest.raises(ValueError, match="period above 0"):
         PhaseHistogram(0, 0, 4)
+    with pytest.raises(ValueError, match="whole number of bins"):
+        IntervalHistogram(0, 25, 10)

@@ -2,6 +2,7 @@
 
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
+from itertools import combinations
 from pathlib import Path
 
 import matplotlib
@@ -11,9 +12,11 @@ from matplotlib.figure import Figure
 
 from groundstation.errors import BadInput
 from groundstation.report.exploration import (
+    Bar,
     Caption,
     Level,
     RateRow,
+    coincidences_figure,
     correlation_figure,
     histogram_figure,
     rates_figure,
@@ -42,7 +45,16 @@ def intervals(width_in: float = 6.2, bins: int = 500) -> Figure:
     return histogram_figure(CAPTION, np.arange(bins + 1) * 1e4, counts, "time since the click before", True, width_in)
 
 
-DRAWN: list[Callable[..., Figure]] = [rates, delays, intervals]
+def together(width_in: float = 6.2, bins: int = 3) -> Figure:
+    bars = [
+        Bar("H, V, D, A without sync", 12_345, 0.3, 0.1),
+        Bar("H, V", 0, 0.0, 0.1),
+        Bar("a long name, V", 7, 9.0, 1.0),
+    ]
+    return coincidences_figure(CAPTION, bars[:bins], width_in)
+
+
+DRAWN: list[Callable[..., Figure]] = [rates, delays, intervals, together]
 
 
 def svg(path: Path, draw: Callable[[], Figure]) -> str:
@@ -91,6 +103,18 @@ def test_many_bins_are_drawn_as_fewer(tmp_path: Path, draw: Callable[..., Figure
     assert len(svg(tmp_path / "many.svg", lambda: draw(bins=1_000_003))) < 400_000
 
 
+@pytest.mark.parametrize("width_in", [3.0, 6.2])
+def test_the_words_of_a_caption_do_not_run_into_each_other(width_in: float) -> None:
+    from groundstation.report.drawing import house_style
+
+    with house_style():
+        figure = rates_figure(CAPTION._replace(title="Coincidences within ±123.4 ns"), np.arange(2.0), [], [], width_in)
+        figure.canvas.draw()
+        boxes = [text.get_window_extent() for text in figure.texts]
+    assert len(boxes) == 3
+    assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
+
+
 def test_the_axes_say_their_units(tmp_path: Path) -> None:
     assert "pairs per 100 ps" in svg(tmp_path / "a.svg", delays)
     assert "delay (ns)" in (tmp_path / "a.svg").read_text(encoding="utf-8")
@@ -98,6 +122,7 @@ def test_the_axes_say_their_units(tmp_path: Path) -> None:
     assert "time since the click before (ms)" in said
     assert "tags per 10 µs" in said
     assert "rates in bins of 1 s, in Hz" in svg(tmp_path / "c.svg", rates)
+    assert "12,345 (0.3 ± 0.1)" in svg(tmp_path / "d.svg", together)
     assert "5 kHz" in (tmp_path / "c.svg").read_text(encoding="utf-8")
 
 
@@ -107,7 +132,7 @@ def test_nothing_to_draw_says_so(tmp_path: Path) -> None:
         tmp_path / "r.svg", lambda: rates_figure(CAPTION, empty, [], [], 6.2)
     )
     nothing = correlation_figure(CAPTION, np.arange(11.0), np.zeros(10, np.int64), Level(float("nan"), ""))
-    assert isinstance(nothing, Figure)
+    assert "There are no pairs in this range." in svg(tmp_path / "c.svg", lambda: nothing)
 
 
 def test_other_kinds_of_figure_are_written_by_their_suffix(tmp_path: Path) -> None:
