@@ -8,10 +8,14 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-from groundstation.errors import RecordingDamaged
+from groundstation.errors import BadInput, RecordingDamaged
 from groundstation.recording.manifest import read_manifest
-from groundstation.recording.segment import MAX_IMAGE_BYTES, NO_HASH, Damage, Segment, decode
-from groundstation.recording.writer import segment_name, segment_numbers
+from groundstation.recording.segment import NO_HASH, Damage, Segment, decode, read_file
+from groundstation.recording.writer import QUARANTINE, quarantined_numbers, segment_name, segment_numbers
+
+
+class _NotThereYet(Exception):
+    """No segment of this or a later number was published so far."""
 
 
 class DirectoryRecording:
@@ -28,8 +32,12 @@ class DirectoryRecording:
         return str(self.manifest["run_id"])
 
     def streams(self) -> tuple[str, ...]:
-        """The streams begun so far, in alphabetical order."""
-        return tuple(sorted(entry.name for entry in os.scandir(self._path) if entry.is_dir()))
+        """The streams begun so far, in alphabetical order. Raises BadInput when the directory cannot be listed."""
+        try:
+            with os.scandir(self._path) as entries:
+                return tuple(sorted(e.name for e in entries if e.is_dir() and e.name != QUARANTINE))
+        except OSError as error:
+            raise BadInput(f"recording {self._path} cannot be listed ({error.strerror}); was it removed?") from error
 
     def stream(self, name: str) -> "DirectoryStream":
         """A reader at the stream's first segment; the stream need not exist yet."""
@@ -43,6 +51,7 @@ class DirectoryStream:
     """Segments of one stream in the order of their numbers; what is damaged is named in its place."""
 
     def __init__(self, directory: Path, stream: str, run_id: str, follow: bool) -> None:
+        self._recording = directory
         self._directory = directory / stream
         self._stream = stream
         self._run_id = run_id
@@ -82,47 +91,64 @@ class DirectoryStream:
 
     def _read_next(self) -> bool:
         """Take the next number; False when it is not there yet."""
+        number = self._number
+        self._number += 1
         try:
-            segment = self._load()
-        except FileNotFoundError:
+            segment = self._load(number)
+        except _NotThereYet:
+            self._number = number
             return False
         except RecordingDamaged as error:
-            name = segment_name(self._number)
-            self._held.append(Damage(self._stream, self._number, name, str(error), None))
+            self._held.append(Damage(self._stream, number, segment_name(number), str(error), None))
             self._sound = False
         else:
             self._accept(segment)
-        self._number += 1
         return True
 
-    def _load(self) -> Segment:
-        path = self._directory / segment_name(self._number)
+    def _load(self, number: int) -> Segment:
+        path = self._directory / segment_name(number)
+        where = f"segment {path.parent.name}/{path.name}"  # the same wherever the recording lies: it enters the report
         try:
-            image = _read_file(path)
-        except FileNotFoundError:
-            # A listing made while segments appear may show a later one and not this one: look again.
-            if not any(number > self._number for number in segment_numbers(self._directory)):
-                raise
-            try:
-                image = _read_file(path)
-            except FileNotFoundError as error:
-                raise RecordingDamaged(f"segment {_named(path)} is missing, though later ones are there") from error
-        segment = decode(image, f"segment {_named(path)}")
-        self._check_place(segment, path)
+            image = read_file(path, where)
+        except OSError:
+            image = self._look_again(number, path, where)
+        segment = decode(image, where)
+        self._check_place(segment, number, where)
         return segment
 
-    def _check_place(self, segment: Segment, path: Path) -> None:
+    def _look_again(self, number: int, path: Path, where: str) -> bytes:
+        """The file, if it came in the meantime: a listing made while segments appear may show only later ones."""
+        if max(self._numbers(), default=0) < number:
+            raise _NotThereYet
+        try:
+            return read_file(path, where)
+        except FileNotFoundError as error:
+            raise RecordingDamaged(self._missing(number, where)) from error
+        except OSError as error:
+            raise RecordingDamaged(f"{where} cannot be read ({error.strerror})") from error
+
+    def _missing(self, number: int, where: str) -> str:
+        """What to say of a number without a file; a run of them is one damage, however long it is."""
+        if number in quarantined_numbers(self._recording, self._stream):
+            return f"{where} was damaged and put into quarantine"
+        self._number = min((n for n in self._numbers() if n > number), default=number + 1)
+        if self._number == number + 1:
+            return f"{where} is missing, though later ones are there"
+        return f"{where} and those up to {segment_name(self._number - 1)} are missing, though later ones are there"
+
+    def _numbers(self) -> list[int]:
+        """Of all segments that are or were there, as far as the directory tells."""
+        return segment_numbers(self._directory) + quarantined_numbers(self._recording, self._stream)
+
+    def _check_place(self, segment: Segment, number: int, where: str) -> None:
         found = (segment.run_id, segment.stream, segment.number)
-        expected = (self._run_id, self._stream, self._number)
+        expected = (self._run_id, self._stream, number)
         if found != expected:
             raise RecordingDamaged(
-                f"segment {_named(path)} is in the wrong place: "
-                f"it belongs to run, stream, number {found}, expected {expected}"
+                f"{where} is in the wrong place: it belongs to run, stream, number {found}, expected {expected}"
             )
         if not self._held and segment.previous_hash != self._hash:
-            raise RecordingDamaged(
-                f"segment {_named(path)} does not continue the one before it: the chain of hashes is broken"
-            )
+            raise RecordingDamaged(f"{where} does not continue the one before it: the chain of hashes is broken")
 
     def _accept(self, segment: Segment) -> None:
         if self._held:
@@ -153,21 +179,3 @@ class DirectoryStream:
 
 def _with_rows(damage: Damage, rows_lost: dict[str, int] | None) -> Damage:
     return Damage(damage.stream, damage.number, damage.file_name, damage.sentence, rows_lost)
-
-
-def _read_file(path: Path) -> bytes:
-    try:
-        with path.open("rb", buffering=0) as file:
-            size = os.fstat(file.fileno()).st_size
-            if size > MAX_IMAGE_BYTES:
-                raise RecordingDamaged(f"segment {path} is damaged: it has {size} bytes, more than any segment")
-            return file.read(size)
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise RecordingDamaged(f"segment {path} cannot be read ({error.strerror})") from error
-
-
-def _named(path: Path) -> str:
-    """`tags/000012.h5`: the same sentence wherever the recording lies, for it enters the report."""
-    return f"{path.parent.name}/{path.name}"

@@ -1,6 +1,7 @@
 """How bytes reach the disk so that they survive a crash: write aside, fsync, rename, fsync the directory.
 
-Every call on the file system goes through `Files`, so that tests can let the N-th one fail.
+Every change of the file system that a recording makes goes through `Files`, so that tests can let any call fail,
+kill the writer there, or replay what a power cut leaves.
 """
 
 import os
@@ -28,6 +29,10 @@ def _create(path: Path) -> int:
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
 
 
+def _open_lock(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+
+
 def _fsync_directory(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -38,13 +43,22 @@ def _fsync_directory(path: Path) -> None:
 
 @dataclass(frozen=True)
 class Files:
-    """The calls on the file system that a publication makes; each raises OSError when it fails."""
+    """The calls that change the file system; each raises OSError when it fails.
+
+    `create` opens a new, empty file for writing in place of whatever had its name; `write` returns how many bytes it
+    took, maybe not all; `open_lock` opens a file that is made when it is not there and never gets any bytes.
+    """
 
     create: Callable[[Path], int] = _create
     write: Callable[[int, memoryview], int] = os.write
     fsync: Callable[[int], None] = os.fsync
     rename: Callable[[Path, Path], None] = os.rename
     fsync_directory: Callable[[Path], None] = _fsync_directory
+    unlink: Callable[[Path], None] = os.unlink
+    chmod: Callable[[Path, int], None] = os.chmod
+    make_directory: Callable[[Path, int], None] = os.mkdir
+    remove_directory: Callable[[Path], None] = os.rmdir
+    open_lock: Callable[[Path], int] = _open_lock
 
 
 POSIX = Files()
@@ -62,20 +76,39 @@ def write_durably(files: Files, part: Path, target: Path, content: bytes) -> Non
         raise _failed(part, error) from error
     try:
         _write_all(files, descriptor, part, content)
-        _sync(part, lambda: files.fsync(descriptor))
-        _rename(files, descriptor, part, target)
-        sync_directory(files, target.parent)
+        make_durable(files, descriptor, part, target)
     except RecordingFailed:
-        with suppress(OSError):  # gives the room back when the disk is full; the name is replaced in any case
-            os.unlink(part)
+        discard(files, part)  # gives the room back when the disk is full; the name is replaced in any case
         raise
     finally:
-        os.close(descriptor)
+        with suppress(OSError):  # what counts was said by fsync; a close that fails must not hide its error
+            os.close(descriptor)
+
+
+def make_durable(files: Files, descriptor: int, part: Path, target: Path) -> None:
+    """Bring a written file to the disk and change its name from `part` to `target`; then it survives a power cut.
+
+    Raises FsyncFailed or RecordingFailed; after the latter `target` is not there.
+    """
+    _sync(part, lambda: files.fsync(descriptor))
+    try:
+        files.rename(part, target)
+    except OSError as error:
+        # A file system may report failure after the deed. What has its name is not written a second time.
+        if not _is_named(descriptor, target):
+            raise _failed(target, error) from error
+    sync_directory(files, target.parent)
 
 
 def sync_directory(files: Files, directory: Path) -> None:
     """Make the names in a directory durable; raises FsyncFailed."""
     _sync(directory, lambda: files.fsync_directory(directory))
+
+
+def discard(files: Files, path: Path) -> None:
+    """Remove a file that nobody will miss; that it stays does no harm."""
+    with suppress(OSError):
+        files.unlink(path)
 
 
 def _write_all(files: Files, descriptor: int, part: Path, content: bytes) -> None:
@@ -88,15 +121,6 @@ def _write_all(files: Files, descriptor: int, part: Path, content: bytes) -> Non
             rest = rest[written:]
     except OSError as error:
         raise _failed(part, error) from error
-
-
-def _rename(files: Files, descriptor: int, part: Path, target: Path) -> None:
-    try:
-        files.rename(part, target)
-    except OSError as error:
-        # A file system may report failure after the deed. What has its name is not written a second time.
-        if not _is_named(descriptor, target):
-            raise _failed(target, error) from error
 
 
 def _is_named(descriptor: int, target: Path) -> bool:

@@ -7,11 +7,16 @@ The file's layout, all that is ours being under `/user/groundstation`:
     streams/S/tables/T/C     all rows of column C; a segment's are found by adding up those before it
 
 The table `tags` of the stream `tags` is not there: its columns are `/photon_data/timestamps` and `detectors`.
+
+The chain of hashes is followed here as in the directory: a segment that was cut out, changed or put elsewhere after
+the sealing appears as damage.
 """
 
 import json
-from collections import Counter
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,7 +27,8 @@ from numpy.typing import NDArray
 from groundstation.errors import BadInput, RecordingDamaged
 from groundstation.recording.manifest import parse_manifest
 from groundstation.recording.photon_hdf5 import DETECTOR_IDS, TIMESTAMPS
-from groundstation.recording.segment import Damage, Segment, segment_of
+from groundstation.recording.segment import NO_HASH, Damage, Segment, segment_of
+from groundstation.recording.writer import segment_name
 
 GROUP = "user/groundstation"
 _PHOTON_DATA = {("tags", "tags", "time_ps"): TIMESTAMPS, ("tags", "tags", "channel"): DETECTOR_IDS}
@@ -73,6 +79,38 @@ class SealedRecording:
         index = self._text(f"{GROUP}/streams/{name}/index") if name in self.streams() else b""
         return SealedStream(self, name, index)
 
+    def surplus(self, rows: Mapping[str, Mapping[str, int]]) -> list[str]:
+        """Sentences about datasets whose length is not that of all segments; `rows`: stream -> table -> rows.
+
+        Every other program would take such rows for recorded ones.
+        """
+        expected = {TIMESTAMPS: rows.get("tags", {}).get("tags", 0)}
+        expected[DETECTOR_IDS] = expected[TIMESTAMPS]
+        prefix = f"{GROUP}/streams/"
+        found = []
+        for path, dataset in self.guarded(GROUP, lambda: list(self._datasets())):
+            if path.startswith(prefix) and "/tables/" in path:
+                stream, _, table, _ = path.removeprefix(prefix).split("/", 3)
+                expected[path] = rows.get(stream, {}).get(table, 0)
+            if path in expected and dataset.size != expected[path]:
+                found.append(
+                    f"dataset /{path} has {dataset.size:,} rows, but the segments account for {expected[path]:,}"
+                )
+        return found
+
+    def without_checksum(self) -> list[str]:
+        """The datasets of the recording that HDF5 keeps no checksum of, so that a flipped bit would not show."""
+        datasets = self.guarded(GROUP, lambda: list(self._datasets()))
+        return [path for path, dataset in datasets if not dataset.fletcher32]
+
+    def _datasets(self) -> Iterator[tuple[str, h5py.Dataset]]:
+        """All datasets that hold something of the recording."""
+        paths = [TIMESTAMPS, DETECTOR_IDS]
+        self._file[GROUP].visit(lambda name: paths.append(f"{GROUP}/{name}"))
+        for path in paths:
+            if isinstance(entry := self._file[path], h5py.Dataset):
+                yield path, entry
+
     def close(self) -> None:
         """Close the file."""
         self._file.close()
@@ -105,7 +143,7 @@ class SealedRecording:
 
 
 class SealedStream:
-    """The segments of one stream of a sealed file."""
+    """The segments of one stream of a sealed file; what is damaged is named in its place."""
 
     def __init__(self, recording: SealedRecording, stream: str, index: bytes) -> None:
         self._recording = recording
@@ -113,49 +151,142 @@ class SealedStream:
         self._lines = index.splitlines()
         self._next = 0
         self._rows: dict[str, int] = {}  # rows of each table before the next segment, in the file
-        self._sound = True
-        self._closed_in_order = False
+        self._chain = _Chain(stream, recording.run_id)
 
     @property
     def ended(self) -> bool:
         """Whether all segments have been returned."""
-        return self._next >= len(self._lines)
+        return self._next >= len(self._lines) and not self._chain.ready
 
     @property
     def complete(self) -> bool:
         """Whether it was read to its end, was not abandoned by its writer, and nothing in it was damaged."""
-        return self.ended and self._closed_in_order and self._sound
+        return self.ended and self._chain.closed_in_order and self._chain.sound
 
     def stop_following(self) -> None:
         """A sealed file does not grow."""
 
     def poll(self, limit: int = 16) -> list[Segment | Damage]:
         """The next `limit` segments and damages, each column read in one piece for all of them."""
-        lines = self._lines[self._next : self._next + limit]
-        items = self._recording.guarded(f"{GROUP}/streams/{self._stream}/index", lambda: self._items(lines))
-        for item in items:
-            if isinstance(item, Damage):
-                self._sound = False
-            else:
-                self._closed_in_order = item.end and "abandoned" not in item.notes
-        self._next += len(lines)
-        return items
+        ready = self._chain.ready
+        while len(ready) < limit and self._next < len(self._lines):
+            lines = self._lines[self._next : self._next + limit - len(ready)]
+            self._recording.guarded(f"{GROUP}/streams/{self._stream}/index", partial(self._take, lines))
+            self._next += len(lines)
+            if self._next >= len(self._lines):
+                self._chain.finish()
+        return [ready.popleft() for _ in range(min(limit, len(ready)))]
 
-    def _items(self, lines: list[bytes]) -> list[Segment | Damage]:
+    def _take(self, lines: list[bytes]) -> None:
         entries = [json.loads(line) for line in lines]
         headers = [entry["header"] for entry in entries if "header" in entry]
         columns = _Columns(self._recording, self._stream, self._rows, headers)
-        items = [self._item(entry, columns) for entry in entries]
+        for entry in entries:
+            if "damage" in entry:
+                self._chain.add_damage(Damage(stream=self._stream, **entry["damage"]))
+                continue
+            where = f"segment {entry['header']['number']} of stream {self._stream}"
+            try:
+                self._chain.add(segment_of(entry["header"], entry["hash"], columns.take, where))
+            except RecordingDamaged as error:
+                if not columns.can_go_on:
+                    raise
+                self._chain.refuse(entry["header"]["number"], str(error))
+            columns.advance(entry["header"]["rows"])
         self._rows = columns.rows
-        return items
 
-    def _item(self, entry: dict[str, Any], columns: "_Columns") -> Segment | Damage:
-        if "damage" in entry:
-            return Damage(stream=self._stream, **entry["damage"])
-        where = f"segment {entry['header']['number']} of stream {self._stream}"
-        segment = segment_of(entry["header"], entry["hash"], columns.take, where)
-        columns.advance(segment.rows)
-        return segment
+
+class _Chain:
+    """Follows numbers and hashes from segment to segment, and names the places where they do not go on."""
+
+    def __init__(self, stream: str, run_id: str) -> None:
+        self.ready: deque[Segment | Damage] = deque()
+        self.sound = True
+        self.closed_in_order = False
+        self._stream = stream
+        self._run_id = run_id
+        self._number = 1  # the next
+        self._hash = NO_HASH
+        self._rows: dict[str, int] | None = {}  # up to here; None when nobody knows
+        self._linked = True  # whether the last place holds a good segment, which the next must name
+        self._held: list[Damage] = []  # until the next good segment tells what they cost
+        self._over = False
+        self._after_damage = False  # which may stand for several numbers
+
+    def add(self, segment: Segment) -> None:
+        """Take the next segment of the file."""
+        where = f"segment {segment.number} of stream {self._stream}"
+        if (segment.run_id, segment.stream) != (self._run_id, self._stream):
+            sentence = f"{where} belongs to stream {segment.stream} of run {segment.run_id}, not to {self._run_id}"
+            self.refuse(self._number, sentence)
+            return
+        if self._over or segment.number < self._number:
+            self.refuse(segment.number, f"{where} is in the wrong place: it comes after segment {self._number - 1}")
+            return
+        self._skip_to(segment.number)
+        if self._linked and segment.previous_hash != self._hash:
+            self.refuse(segment.number, f"{where} does not continue the one before it: the chain of hashes is broken")
+            return
+        self._accept(segment)
+
+    def add_damage(self, damage: Damage) -> None:
+        """Take a damage that the sealing found; it counted what is lost."""
+        if damage.number >= self._number:
+            self._skip_to(damage.number)
+            self._number = damage.number + 1
+        self._release(None)
+        self.ready.append(damage)
+        self.sound = self._linked = self.closed_in_order = False
+        self._after_damage = True
+        known = self._rows is not None and damage.rows_lost is not None
+        self._rows = dict(Counter(self._rows) + Counter(damage.rows_lost)) if known else None
+
+    def refuse(self, number: int, sentence: str) -> None:
+        """Note a segment that is there and cannot be trusted."""
+        if number >= self._number:
+            self._skip_to(number)
+            self._number = number + 1
+        self._hold(number, sentence)
+
+    def finish(self) -> None:
+        """There are no more."""
+        self._release(None)
+
+    def _skip_to(self, number: int) -> None:
+        """Name the numbers that are left out: the sealing would have named them."""
+        if self._after_damage:
+            self._number = number
+        elif number > self._number:
+            which = f"segment {self._number}"
+            which += "" if number == self._number + 1 else f" and those up to {number - 1}"
+            self._hold(self._number, f"{which} of stream {self._stream} cut out of the sealed file")
+            self._number = number
+
+    def _hold(self, number: int, sentence: str) -> None:
+        self._held.append(Damage(self._stream, number, segment_name(number), sentence, None))
+        self.sound = self._linked = self.closed_in_order = self._after_damage = False
+
+    def _accept(self, segment: Segment) -> None:
+        if self._rows is not None:
+            found = {name: rows - self._rows.get(name, 0) for name, rows in segment.first_row.items()}
+            lost = {name: rows for name, rows in found.items() if rows}
+            if lost and not self._held:  # the hash allows it after a damage only, and its rows are in already
+                where = f"segment {segment.number} of stream {self._stream}"
+                self._hold(segment.number - 1, f"more than the damage before {where} is gone: the sealed file was cut")
+            self._release(lost if min(lost.values(), default=0) >= 0 else None)
+        self._release(None)
+        self.ready.append(segment)
+        self._number, self._hash, self._linked = segment.number + 1, segment.hash, True
+        self._rows = {name: rows + segment.rows.get(name, 0) for name, rows in segment.first_row.items()}
+        self._over, self._after_damage = segment.end, False
+        self.closed_in_order = segment.end and "abandoned" not in segment.notes
+
+    def _release(self, rows_lost: dict[str, int] | None) -> None:
+        """Hand out what was held; the first counts for them all."""
+        for damage in self._held:
+            self.ready.append(replace(damage, rows_lost=rows_lost))
+            rows_lost = {} if rows_lost is not None else None
+        self._held.clear()
 
 
 class _Columns:
@@ -172,15 +303,23 @@ class _Columns:
         for header in headers:
             self._total.update(header["rows"])
         self._read: dict[tuple[str, str], NDArray[Any]] = {}
+        self._failed = False
 
     def take(self, table: str, column: str, rows: int, dtype: np.dtype[Any]) -> NDArray[Any]:
         """The next segment's rows of a column; text gets back the width it had in that segment."""
         if (table, column) not in self._read:
             first = self._first.get(table, 0)
             path = dataset_path(self._stream, table, column)
+            self._failed = True
             self._read[table, column] = self._recording.slice(path, first, first + self._total[table])
+            self._failed = False
         start = self.rows.get(table, 0) - self._first.get(table, 0)
         return self._read[table, column][start : start + rows].astype(dtype, copy=False)
+
+    @property
+    def can_go_on(self) -> bool:
+        """Whether the datasets themselves could be read."""
+        return not self._failed
 
     def advance(self, rows: dict[str, int]) -> None:
         """Go on to the next segment."""

@@ -7,7 +7,6 @@ everything back.
 
 import contextlib
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,13 +21,13 @@ from numpy.typing import NDArray
 from groundstation.errors import BadInput, GroundStationError, RecordingDamaged
 from groundstation.recording.channels import channel_names, is_imported
 from groundstation.recording.directory_reader import DirectoryRecording
-from groundstation.recording.files import POSIX, RecordingFailed, sync_directory
+from groundstation.recording.files import POSIX, Files, RecordingFailed, discard, make_durable, sync_directory
 from groundstation.recording.manifest import MANIFEST_NAME
 from groundstation.recording.photon_hdf5 import DETECTOR_IDS, TIMESTAMPS, write_frame
 from groundstation.recording.reader import StreamReader
 from groundstation.recording.sealed_reader import GROUP, SealedRecording, dataset_path
 from groundstation.recording.segment import Damage, Segment, canonical_json
-from groundstation.recording.writer import lock_stream
+from groundstation.recording.writer import QUARANTINE, lock_stream
 
 #: Bytes of a chunk before compression: large enough for speed, small enough for a reader's cache.
 _CHUNK_BYTES = 1 << 19
@@ -163,11 +162,12 @@ def verify(directory: Path, sealed: Path) -> None:
                     raise RecordingDamaged(f"{sealed} differs from {directory} in segment {number} of stream {stream}")
 
 
-def seal_in_child(directory: Path, target: Path) -> None:
+def seal_in_child(directory: Path, target: Path, files: Files = POSIX) -> None:
     """Make `target` (read-only, owner only) from a recording's directory, and leave the directory as it is.
 
     Raises BadInput when the target is there already, RecordingFailed when it could not be made or does not
-    hold the same segments; then there is no target, and it can be tried again.
+    hold the same segments; then there is no target, and it can be tried again. FsyncFailed leaves open whether
+    the target is there; the segments are, in any case.
     """
     if target.exists():
         raise BadInput(f"sealed file {target} is there already; move it away or name another")
@@ -175,28 +175,63 @@ def seal_in_child(directory: Path, target: Path) -> None:
     try:
         for arguments in ([str(directory), str(target)], ["--verify", str(directory), str(part)]):
             _run_child(directory, arguments)
-        part.chmod(0o400)
-        part.rename(target)
-    except BaseException as error:
-        part.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise RecordingFailed(f"cannot seal {directory} as {target} ({error.strerror})") from error
+        publish_sealed(part, target, files)
+    except BaseException:
+        discard(files, part)
         raise
-    sync_directory(POSIX, target.parent)
 
 
-def remove_segments(directory: Path) -> None:
-    """Delete a recording's directory, which must have been sealed before.
+def publish_sealed(part: Path, target: Path, files: Files = POSIX) -> None:
+    """Make a sealed file that was found good read-only, give it its name, and bring both to the disk.
 
-    Raises BadInput when it is no recording, StreamLocked when somebody is still writing in it.
+    Raises RecordingFailed, after which there is no target, or FsyncFailed.
+    """
+    try:
+        descriptor = os.open(part, os.O_RDONLY)
+    except OSError as error:
+        raise RecordingFailed(f"cannot seal {target} ({error.strerror})") from error
+    try:
+        files.chmod(part, 0o400)
+        make_durable(files, descriptor, part, target)
+    except OSError as error:
+        raise RecordingFailed(f"cannot seal {target} ({error.strerror or error})") from error
+    finally:
+        os.close(descriptor)
+
+
+def remove_segments(directory: Path, files: Files = POSIX) -> None:
+    """Delete a recording's directory, which must have been sealed before. What is in quarantine stays.
+
+    Raises BadInput when it is no recording, StreamLocked when somebody is still writing in it, RecordingFailed
+    when something cannot be deleted.
     """
     streams = DirectoryRecording(directory, follow=False).streams()
     with contextlib.ExitStack() as locks:
         for stream in streams:
-            locks.callback(os.close, lock_stream(directory, stream))
-        (directory / MANIFEST_NAME).unlink()  # first, so that half a directory is not taken for a recording
-        shutil.rmtree(directory)
-    sync_directory(POSIX, directory.parent)
+            locks.callback(os.close, lock_stream(directory, stream, files))
+        try:
+            # First and for good, so that half a directory is never taken for a recording.
+            files.unlink(directory / MANIFEST_NAME)
+            sync_directory(files, directory)
+            _remove_tree(directory, files)
+        except OSError as error:
+            raise RecordingFailed(
+                f"cannot remove {directory} ({error.strerror or error}); it was sealed, so delete the rest by hand"
+            ) from error
+    sync_directory(files, directory.parent)
+
+
+def _remove_tree(directory: Path, files: Files) -> None:
+    """Delete a recording's directory with all but what is in quarantine."""
+    kept = directory / QUARANTINE
+    for name, _, file_names in os.walk(directory, topdown=False):
+        place = Path(name)
+        if place.is_relative_to(kept):
+            continue
+        for file_name in file_names:
+            files.unlink(place / file_name)
+        if place != directory or not kept.exists():
+            files.remove_directory(place)
 
 
 def _seal_stream(

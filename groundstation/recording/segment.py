@@ -11,12 +11,15 @@ prove that it holds the same segments.
 
 import hashlib
 import json
+import os
 import re
+import stat
 import struct
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import h5py
@@ -166,6 +169,19 @@ def _add(file: Any, path: str, values: NDArray[Any]) -> int | None:
     dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, values)
     offset: int = dataset.get_offset()
     return offset
+
+
+def read_file(path: Path, where: str) -> bytes:
+    """The bytes of a segment file. Raises OSError, and RecordingDamaged for what cannot be a segment's file."""
+    # Opening a pipe that somebody left there would wait for ever.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    with open(descriptor, "rb", buffering=0) as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise RecordingDamaged(f"{where} is damaged: it is no file")
+        if status.st_size > MAX_IMAGE_BYTES:
+            raise RecordingDamaged(f"{where} is damaged: it has {status.st_size} bytes, more than any segment")
+        return file.read(status.st_size)
 
 
 def decode(content: bytes, where: str) -> Segment:

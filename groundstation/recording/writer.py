@@ -4,6 +4,7 @@ import fcntl
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -13,12 +14,14 @@ from groundstation.recording.files import (
     Files,
     FsyncFailed,
     RecordingFailed,
+    discard,
     sync_directory,
     write_durably,
 )
-from groundstation.recording.segment import NO_HASH, Segment, Table, check_name, decode, encode
+from groundstation.recording.segment import NO_HASH, Segment, Table, check_name, decode, encode, read_file
 
 __all__ = [
+    "QUARANTINE",
     "Files",
     "FsyncFailed",
     "RecordingFailed",
@@ -27,12 +30,17 @@ __all__ = [
     "StreamWriter",
     "close_abandoned",
     "lock_stream",
+    "quarantined_numbers",
     "segment_name",
     "segment_numbers",
 ]
 
+#: Where recovery puts damaged segments: `quarantine/STREAM/NNNNNN.h5` in the recording's directory.
+QUARANTINE = "quarantine"
+
 _ENDED = "has ended"
-_SEGMENT_FILE = re.compile(r"(\d{6,})\.h5\Z")
+_SEGMENT_FILE = re.compile(r"(\d{6}|[1-9]\d{6,17})\.h5\Z")
+_QUARANTINED_FILE = re.compile(r"(\d{6}|[1-9]\d{6,17})\.h5")
 
 
 class StreamLocked(BadInput):
@@ -49,28 +57,49 @@ def segment_name(number: int) -> str:
 
 
 def segment_numbers(directory: Path) -> list[int]:
-    """The numbers of the segments published in a stream's directory, ascending; empty without a directory."""
+    """The numbers of the segments published in a stream's directory, ascending; empty without a directory.
+
+    Raises BadInput when the directory cannot be listed.
+    """
+    return _numbers(directory, _SEGMENT_FILE)
+
+
+def quarantined_numbers(directory: Path, stream: str) -> list[int]:
+    """The numbers of a stream's segments that recovery put aside; they are never used again."""
+    return _numbers(directory / QUARANTINE / stream, _QUARANTINED_FILE)
+
+
+def _numbers(directory: Path, pattern: re.Pattern[str]) -> list[int]:
     try:
         names = os.listdir(directory)
     except (FileNotFoundError, NotADirectoryError):
         return []
-    return sorted(int(match[1]) for match in map(_SEGMENT_FILE.match, names) if match)
+    except OSError as error:
+        raise BadInput(f"{directory} cannot be listed ({error.strerror}); whose recording is it?") from error
+    return sorted({int(match[1]) for match in map(pattern.match, names) if match})
 
 
-def lock_stream(directory: Path, stream: str) -> int:
+def lock_stream(directory: Path, stream: str, files: Files = POSIX) -> int:
     """Become the stream's only writer until the returned descriptor is closed or the process dies.
 
-    Raises StreamLocked when another process is that already.
+    Raises StreamLocked when another process is that already, RecordingFailed when there can be no lock.
     """
-    descriptor = os.open(directory / stream / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    path = directory / stream / "lock"
+    try:
+        descriptor = files.open_lock(path)
+    except OSError as error:
+        raise RecordingFailed(f"cannot make {path} ({error.strerror or error}); without it nobody may write") from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
+    except BlockingIOError as error:
         os.close(descriptor)
         raise StreamLocked(
             f"stream {stream} of {directory} is being written by another process; "
             "stop that one first or record into another directory"
         ) from error
+    except OSError as error:
+        os.close(descriptor)
+        raise RecordingFailed(f"cannot lock {path} ({error.strerror}); record on a local disk") from error
     return descriptor
 
 
@@ -78,12 +107,15 @@ class StreamWriter:
     """Publishes the segments of one stream and continues where an earlier writer was interrupted.
 
     Raises StreamLocked while another process writes the stream, StreamEnded after its last segment, BadInput
-    when the directory holds another run.
+    when the directory holds another run, RecordingFailed when the file system refuses.
     """
 
     def __init__(self, directory: Path, stream: str, run_id: str, files: Files = POSIX) -> None:
         """`directory` is the recording's; `run_id` is its manifest's."""
         check_name(stream)
+        if stream == QUARANTINE:
+            raise BadInput(f'no stream can be called "{QUARANTINE}"; damaged segments are kept under that name')
+        self._recording = directory
         self._directory = directory / stream
         self._stream = stream
         self._run_id = run_id
@@ -94,7 +126,7 @@ class StreamWriter:
         self._columns: dict[str, dict[str, str]] = {}
         self._over: str | None = None
         _make_directory(self._directory, files)
-        self._lock: int | None = lock_stream(directory, stream)
+        self._lock: int | None = lock_stream(directory, stream, files)
         try:
             self._resume()
         except BaseException:
@@ -190,23 +222,30 @@ class StreamWriter:
 
     def _resume(self) -> None:
         for part in self._directory.glob("*.part"):
-            part.unlink()
+            discard(self._files, part)
         # A rename of an interrupted writer may be visible and not yet durable; what follows builds on it.
         sync_directory(self._files, self._directory)
         numbers = segment_numbers(self._directory)
         for number in reversed(numbers):
-            path = self._directory / segment_name(number)
-            try:
-                segment = decode(path.read_bytes(), str(path))
-            except RecordingDamaged:
-                continue
-            if segment.number == number:
-                self._check_run(segment, path)
+            segment = self._sound_segment(number)
+            if segment is not None:
                 self._take_over(segment)
                 break
-        self._number = max(numbers, default=0)  # a damaged segment keeps its number, and nothing is overwritten
+        # A damaged segment keeps its number, wherever it lies, so nothing is written over and its loss stays visible.
+        self._number = max([*numbers, *quarantined_numbers(self._recording, self._stream)], default=0)
         if self.ended:
             self._check_open()
+
+    def _sound_segment(self, number: int) -> Segment | None:
+        path = self._directory / segment_name(number)
+        try:
+            segment = decode(read_file(path, str(path)), str(path))
+        except (OSError, RecordingDamaged):
+            return None
+        if segment.number != number:
+            return None
+        self._check_run(segment, path)
+        return segment
 
     def _check_run(self, segment: Segment, path: Path) -> None:
         if (segment.run_id, segment.stream) != (self._run_id, self._stream):
@@ -216,13 +255,14 @@ class StreamWriter:
             )
 
 
-def close_abandoned(directory: Path, stream: str, run_id: str, reason: str) -> bool:
+def close_abandoned(directory: Path, stream: str, run_id: str, reason: str, files: Files = POSIX) -> bool:
     """End a stream whose writer died: publish an empty last segment with the note `abandoned`.
 
     Returns False, and changes nothing, when the stream has its end already or somebody is still writing it.
+    Raises as `StreamWriter` does, and can be tried again.
     """
     try:
-        writer = StreamWriter(directory, stream, run_id)
+        writer = StreamWriter(directory, stream, run_id, files)
     except (StreamLocked, StreamEnded):
         return False
     with writer:
@@ -237,11 +277,13 @@ def _column_types(table: Table) -> dict[str, str]:
 
 def _make_directory(directory: Path, files: Files) -> None:
     try:
-        directory.mkdir(mode=0o700)
-    except FileExistsError:
-        return
-    except OSError as error:
+        with suppress(FileExistsError):
+            files.make_directory(directory, 0o700)
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise BadInput(
             f"cannot create {directory} ({error.strerror}); is it inside a recording's directory?"
         ) from error
+    except OSError as error:
+        raise RecordingFailed(f"cannot create {directory} ({error.strerror or error})") from error
+    # Also when it was there: whoever made it may have died before this.
     sync_directory(files, directory.parent)

@@ -1,4 +1,7 @@
-"""What a writer acknowledged is there, whatever call on the file system fails and whoever dies."""
+"""What a writer publishes is numbered, chained and for its owner only; it goes on where the last one died.
+
+That no failing call on the file system loses anything is shown in test_recording_crashes.py.
+"""
 
 import errno
 import os
@@ -10,15 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from failing_files import FailingFiles, Failure
 from recording_samples import read_all, tags, times_in
 
 from groundstation.errors import BadInput
-from groundstation.recording.files import POSIX
 from groundstation.recording.reader import open_recording
 from groundstation.recording.segment import Damage
 from groundstation.recording.writer import (
-    Files,
-    FsyncFailed,
     RecordingFailed,
     StreamEnded,
     StreamLocked,
@@ -27,127 +28,15 @@ from groundstation.recording.writer import (
 )
 
 
-class Crash(BaseException):
-    """Stands for the death of the process: nothing in the code under test may catch it."""
-
-
-class Faults:
-    """A file system whose N-th call fails, before or after it did its work."""
-
-    def __init__(self, fail_at: int, failure: Callable[[], BaseException], after: bool) -> None:
-        self.calls: list[str] = []
-        self._fail_at = fail_at
-        self._failure = failure
-        self._after = after
-
-    def files(self) -> Files:
-        return Files(
-            create=self._wrap("create", POSIX.create),
-            write=self._wrap("write", lambda fd, data: POSIX.write(fd, data[:2000])),
-            fsync=self._wrap("fsync", POSIX.fsync),
-            rename=self._wrap("rename", POSIX.rename),
-            fsync_directory=self._wrap("fsync_directory", POSIX.fsync_directory),
-        )
-
-    def _wrap(self, name: str, call: Callable[..., object]) -> Callable[..., object]:
-        def wrapped(*arguments: object) -> object:
-            self.calls.append(name)
-            chosen = len(self.calls) - 1 == self._fail_at
-            if chosen and not self._after:
-                raise self._failure()
-            result = call(*arguments)
-            if chosen:
-                raise self._failure()
-            return result
-
-        return wrapped
-
-
-def _record_thirty_tags(directory: Path, files: Files) -> list[int]:
-    """Publish thirty tags in three segments, as a program does that is started again when it has to end.
-
-    Returns after how many acknowledged tags each publication was.
-    """
-    acknowledged = [0]
-    while acknowledged[-1] < 30:
-        try:
-            with StreamWriter(directory, "tags", "r", files) as writer:
-                acknowledged.append(writer.acknowledged.get("tags", 0))
-                while acknowledged[-1] < 30:
-                    try:
-                        writer.publish(tags(acknowledged[-1], 10))
-                    except FsyncFailed:
-                        raise
-                    except RecordingFailed:
-                        pass  # the same tags again
-                    acknowledged.append(writer.acknowledged.get("tags", 0))
-                    seen = times_in(read_all(open_recording(directory), "tags"))
-                    assert seen == [1000 * (k + 1) for k in range(acknowledged[-1])]
-        except (FsyncFailed, Crash):
-            seen = times_in(read_all(open_recording(directory), "tags"))
-            assert len(seen) >= acknowledged[-1]
-            assert seen == [1000 * (k + 1) for k in range(len(seen))]
-    return acknowledged
-
-
-def _calls_of_a_clean_run(tmp_path: Path) -> int:
-    (tmp_path / "clean").mkdir()
-    (tmp_path / "clean" / "manifest.json").write_text('{"format":"groundstation recording","version":1,"run_id":"r"}')
-    faults = Faults(-1, Crash, after=False)
-    _record_thirty_tags(tmp_path / "clean", faults.files())
-    return len(faults.calls)
-
-
-@pytest.mark.parametrize("after", [False, True], ids=["before the call", "after the call"])
-@pytest.mark.parametrize(
-    "failure",
-    [lambda: OSError(errno.ENOSPC, "No space left on device"), lambda: OSError(errno.EIO, "I/O error"), Crash],
-    ids=["disk full", "I/O error", "death"],
-)
-def test_no_failing_call_loses_or_changes_an_acknowledged_tag(
-    tmp_path: Path, failure: Callable[[], BaseException], after: bool
-) -> None:
-    count = _calls_of_a_clean_run(tmp_path)
-    assert count >= 20  # opening: 2; three times create, 2 x write or more, fsync, rename, fsync of the directory
-    for fail_at in range(count):
-        directory = tmp_path / str(fail_at)
-        directory.mkdir()
-        (directory / "manifest.json").write_text('{"format":"groundstation recording","version":1,"run_id":"r"}')
-        acknowledged = _record_thirty_tags(directory, Faults(fail_at, failure, after).files())
-        assert acknowledged == sorted(acknowledged)
-        items = read_all(open_recording(directory), "tags")
-        assert times_in(items) == [1000 * (k + 1) for k in range(30)]
-        assert not any(isinstance(item, Damage) for item in items)
-
-
 def test_a_failed_write_gives_its_number_and_rows_to_the_next_publication(directory: Path) -> None:
-    full = Faults(3, lambda: OSError(errno.ENOSPC, "No space left on device"), after=False)
-    with StreamWriter(directory, "tags", "r", full.files()) as writer:
+    full = FailingFiles(Failure(5, number=errno.ENOSPC))
+    with StreamWriter(directory, "tags", "r", full.files) as writer:
         with pytest.raises(RecordingFailed, match=r"No space left on device.*nothing of it was acknowledged"):
             writer.publish(tags(0, 10))
         assert writer.acknowledged == {}
         assert list((directory / "tags").glob("*.part")) == []
         published = writer.publish(tags(0, 20))
         assert (published.number, published.first_row, writer.acknowledged) == (1, {"tags": 0}, {"tags": 20})
-
-
-@pytest.mark.parametrize("call", ["fsync", "fsync_directory"])
-def test_after_a_failed_fsync_nothing_is_tried_again(directory: Path, call: str) -> None:
-    clean = Faults(-1, Crash, after=False)
-    with StreamWriter(directory, "tags", "r", clean.files()) as writer:
-        writer.publish(tags(0, 10))
-    # Opening the stream again is one fsync of the directory; the failure is to meet the publication.
-    opening = 1
-    index = opening + clean.calls[clean.calls.index("create") :].index(call)
-    faults = Faults(index, lambda: OSError(errno.EIO, "Input/output error"), after=False)
-    with StreamWriter(directory, "tags", "r", faults.files()) as writer:
-        with pytest.raises(FsyncFailed, match="Input/output error"):
-            writer.publish(tags(10, 10))
-        before = len(faults.calls)
-        with pytest.raises(RecordingFailed, match="met a failing disk"):
-            writer.publish(tags(10, 10))
-        assert len(faults.calls) == before
-        assert writer.acknowledged == {"tags": 10}
 
 
 def test_a_second_writer_of_a_stream_is_refused(directory: Path) -> None:
@@ -266,3 +155,24 @@ def test_after_kill_9_the_next_writer_goes_on_behind_what_was_acknowledged(direc
     with StreamWriter(directory, "tags", "r") as writer:
         assert writer.acknowledged == {"tags": len(seen)}
         assert list((directory / "tags").glob("*.part")) == []
+
+
+@pytest.mark.parametrize("call", ["make_directory", "open_lock"])
+def test_a_file_system_that_refuses_to_begin_a_stream_is_named(directory: Path, call: str) -> None:
+    full = FailingFiles(Failure(["make_directory", "fsync_directory", "open_lock"].index(call), number=errno.ENOSPC))
+    with pytest.raises(RecordingFailed, match=r"cannot (create|make) .*/tags.* \(No space left on device\)"):
+        StreamWriter(directory, "tags", "r", full.files)
+    StreamWriter(directory, "tags", "r").close()
+
+
+def test_what_cannot_be_read_is_not_gone_on_with_and_not_written_over(
+    directory: Path, record_tags: Callable[..., None]
+) -> None:
+    record_tags(2, end=False)
+    (directory / "tags" / "000002.h5").unlink()
+    os.mkfifo(directory / "tags" / "000002.h5")  # reading it would wait for ever
+    with StreamWriter(directory, "tags", "r") as writer:
+        assert (writer.acknowledged, writer.publish(tags(20, 10)).number) == ({"tags": 10}, 3)
+    damage = read_all(open_recording(directory), "tags")[1]
+    assert isinstance(damage, Damage)
+    assert damage.sentence == "segment tags/000002.h5 is damaged: it is no file"
