@@ -4,11 +4,12 @@ import argparse
 import sys
 from pathlib import Path
 
+from groundstation.cli.stream_table import row_counts
 from groundstation.clock import utc_text
 from groundstation.pipeline.settings import PassPlan
+from groundstation.recording.account import StreamAccount, account_of
 from groundstation.recording.channels import channel_names, is_imported
 from groundstation.recording.reader import Recording, open_recording
-from groundstation.recording.segment import Damage
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,11 +23,11 @@ def run(options: argparse.Namespace) -> int:
     write(_origin_of_import(recording) if is_imported(recording.manifest) else _origin_of_pass(recording))
     damaged = False
     for name in recording.streams():
-        line, damages = _stream(recording, name)
+        line, troubles = _stream(recording, name)
         write(f"{name:10}{line}\n")
-        for damage in damages:
-            write(f"          {damage.sentence}\n")
-        damaged |= bool(damages)
+        for trouble in troubles:
+            write(f"          {trouble}\n")
+        damaged |= bool(troubles)
     return int(damaged)
 
 
@@ -53,20 +54,15 @@ def _origin_of_import(recording: Recording) -> str:
     )
 
 
-def _stream(recording: Recording, name: str) -> tuple[str, list[Damage]]:
+def _stream(recording: Recording, name: str) -> tuple[str, list[str]]:
     """One line about a stream, and what is damaged in it."""
-    stream = recording.stream(name)
-    rows: dict[str, int] = {}
-    damages: list[Damage] = []
-    segments = 0
-    while not stream.ended:
-        for item in stream.poll():
-            if isinstance(item, Damage):
-                damages.append(item)
-                continue
-            segments += 1
-            for table, count in item.rows.items():
-                rows[table] = rows.get(table, 0) + count
-    held = ", ".join(f"{count:,} {table}" for table, count in sorted(rows.items())) or "nothing"
-    state = "closed in order" if stream.complete else "NOT closed in order" if not damages else "DAMAGED"
-    return f"{held}; {segments:,} segments; {state}", damages
+    account = account_of(recording.stream(name), name)
+    troubles = [damage.sentence for damage in account.damages]
+    troubles += [account.unreadable] if account.unreadable else []
+    return f"{row_counts(account.rows)}; {account.segments:,} segments; {_state(account)}", troubles
+
+
+def _state(account: StreamAccount) -> str:
+    if not account.whole:
+        return "DAMAGED"
+    return "closed in order" if account.ended and not account.abandoned else "NOT closed in order"
