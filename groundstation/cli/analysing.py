@@ -20,7 +20,7 @@ from groundstation.recording.writer import StreamWriter
 from groundstation.report.truth import TruthJudge
 from groundstation.report.write import write_report
 
-_IDLE_S = 0.01
+_IDLE_S = 0.05
 #: After the last tag: how long to wait for the next answer, and for the simulated world's last word.
 _ANSWER_PATIENCE_S = 10.0
 _TRUTH_PATIENCE_S = 10.0

@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundstation.core.beacon_line import BeaconLine, BeaconTracker
+from groundstation.core.merging import take_before
 from groundstation.core.synchronisation import ClockFit
 from groundstation.core.tags import TagBlock, require_sorted
 
 #: Tags gated at a time, so that the intermediate arrays stay in the cache.
-_PIECE = 1 << 15
+PIECE = 1 << 15
 _LATEST_PS = (1 << 63) - 1
 #: A float64 of 1.5 * 2^52 + n has n in its lowest bits, for |n| < 2^51: adding bits makes a float of an integer and
 #: adding the number rounds a float to one, at a quarter of the price of numpy's conversions.
@@ -74,55 +75,76 @@ class GatedRun(NamedTuple):
     line: BeaconLine
 
 
+class LinedTags:
+    """Pairs tags with the beacon's lines. Tags wait until the line of their time is known.
+
+    The beacon is part of the stream, or comes beside it: then nothing needs to be merged. Every tag comes out once
+    and in order. Memory: the tags of one line and a beacon period.
+    """
+
+    def __init__(self, tracker: BeaconTracker, beacon_channel: int) -> None:
+        self._tracker = tracker
+        self._beacon = beacon_channel
+        self._waiting: list[TagBlock] = []
+        self._last_ps: int | None = None
+
+    def feed(self, block: TagBlock, beacon_ps: NDArray[np.int64] | None = None) -> list[tuple[TagBlock, BeaconLine]]:
+        """The runs of tags that are complete, each with its line.
+
+        `beacon_ps` (n,): pulses that are not in the block. Block and pulses must then reach to the same moment: the
+        next ones come after both. Raises UnsortedTags when either does not continue the stream.
+        """
+        require_sorted(block.time_ps, self._last_ps)
+        if beacon_ps is None:
+            beacon_ps = block.time_ps[np.flatnonzero(block.channel == self._beacon)]
+        else:
+            require_sorted(beacon_ps, self._last_ps)
+        newest = [int(times[-1]) for times in (block.time_ps, beacon_ps) if times.size]
+        if not newest:
+            return []
+        self._last_ps = max(newest)
+        if block.time_ps.size:
+            self._waiting.append(block)
+        return [run for line in self._tracker.feed(beacon_ps, self._last_ps) for run in self._release(line)]
+
+    def finish(self) -> list[tuple[TagBlock, BeaconLine]]:
+        """The rest: on the last lines, or without a clock."""
+        lines = self._tracker.finish()
+        lines.append(_no_clock_after(lines))
+        return [run for line in lines for run in self._release(line)]
+
+    def _release(self, line: BeaconLine) -> list[tuple[TagBlock, BeaconLine]]:
+        return [(tags, line) for tags in take_before(self._waiting, line.stop_ps)]
+
+
 class SlotGate:
-    """Gates a merged stream that carries its own beacon. Tags wait until the line of their time is known.
+    """Gates a stream against its beacon, which is part of it or comes beside it (see LinedTags).
 
     Every tag comes out once and in order; beacon tags are never inside. The slots do not depend on how the stream
-    is cut. Memory: the tags of one line and a beacon period.
+    is cut.
     """
 
     def __init__(
         self, tracker: BeaconTracker, beacon_channel: int, slots_per_pulse: int, slot_ps: float, half_width_ps: float
     ) -> None:
         """`slots_per_pulse`: slots from one beacon pulse to the next, `slot_ps` the nominal length of one."""
-        self._tracker = tracker
+        self._lined = LinedTags(tracker, beacon_channel)
         self._beacon = beacon_channel
-        self._ruler = _Ruler(slots_per_pulse, slot_ps, half_width_ps)
-        self._waiting: list[TagBlock] = []
-        self._last_ps: int | None = None
+        self._ruler = SlotRuler(slots_per_pulse, slot_ps, half_width_ps)
 
-    def feed(self, block: TagBlock) -> list[GatedRun]:
+    def feed(self, block: TagBlock, beacon_ps: NDArray[np.int64] | None = None) -> list[GatedRun]:
         """The runs that are complete; raises UnsortedTags when the block does not continue the stream."""
-        require_sorted(block.time_ps, self._last_ps)
-        if block.time_ps.size == 0:
-            return []
-        self._last_ps = int(block.time_ps[-1])
-        self._waiting.append(block)
-        beacon_ps = block.time_ps[np.flatnonzero(block.channel == self._beacon)]
-        return [run for line in self._tracker.feed(beacon_ps, self._last_ps) for run in self._release(line)]
+        return [self._gated(*run) for run in self._lined.feed(block, beacon_ps)]
 
     def finish(self) -> list[GatedRun]:
         """The rest: on the last lines, or without a clock."""
-        lines = self._tracker.finish()
-        lines.append(_no_clock_after(lines))
-        return [run for line in lines for run in self._release(line)]
+        return [self._gated(*run) for run in self._lined.finish()]
 
-    def _release(self, line: BeaconLine) -> list[GatedRun]:
-        runs = []
-        while self._waiting:
-            block = self._waiting[0]
-            stop = int(np.searchsorted(block.time_ps, line.stop_ps))
-            if stop:
-                tags = TagBlock(block.time_ps[:stop], block.channel[:stop])
-                slots = _empty_slots(stop)
-                self._ruler.measure(tags.time_ps, line, slots)
-                np.logical_and(slots.inside, tags.channel != self._beacon, out=slots.inside)
-                runs.append(GatedRun(tags, slots, line))
-            if stop < block.time_ps.size:
-                self._waiting[0] = TagBlock(block.time_ps[stop:], block.channel[stop:])
-                break
-            del self._waiting[0]
-        return runs
+    def _gated(self, tags: TagBlock, line: BeaconLine) -> GatedRun:
+        slots = empty_slots(tags.time_ps.size)
+        self._ruler.measure(tags.time_ps, line, slots)
+        np.logical_and(slots.inside, tags.channel != self._beacon, out=slots.inside)
+        return GatedRun(tags, slots, line)
 
 
 def assign_slots(
@@ -139,8 +161,8 @@ def assign_slots(
     `out`: arrays (n,) of an earlier result to use again, since fresh memory costs as much as a third of the work.
     """
     require_sorted(beacon_ps)
-    slots = out or _empty_slots(time_ps.size)
-    ruler = _Ruler(slots_per_pulse, slot_ps, half_width_ps)
+    slots = out or empty_slots(time_ps.size)
+    ruler = SlotRuler(slots_per_pulse, slot_ps, half_width_ps)
     lines = tracker.feed(beacon_ps, int(beacon_ps[-1])) if beacon_ps.size else []
     lines += tracker.finish()
     lines.append(_no_clock_after(lines))
@@ -154,7 +176,7 @@ def assign_slots(
     return slots
 
 
-class _Ruler:
+class SlotRuler:
     """Slot and phase by a line, with the buffers for it."""
 
     def __init__(self, slots_per_pulse: int, slot_ps: float, half_width_ps: float) -> None:
@@ -166,8 +188,8 @@ class _Ruler:
         self._slots_per_pulse = slots_per_pulse
         self._slot_ps = np.float32(slot_ps)
         self._half_width_ps = np.float32(half_width_ps)
-        self._place, self._whole = np.empty(_PIECE), np.empty(_PIECE)
-        self._distance = np.empty(_PIECE, np.float32)
+        self._place, self._whole = np.empty(PIECE), np.empty(PIECE)
+        self._distance = np.empty(PIECE, np.float32)
 
     def measure(self, time_ps: NDArray[np.int64], line: BeaconLine, out: Slots) -> None:
         """Write the slots of tags (n,) of the line's time into `out` (n,).
@@ -181,8 +203,8 @@ class _Ruler:
             out.inside.fill(False)
             return
         slots_per_ps = self._slots_per_pulse / line.period_ps
-        for start in range(0, time_ps.size, _PIECE):
-            part = slice(start, min(start + _PIECE, time_ps.size))
+        for start in range(0, time_ps.size, PIECE):
+            part = slice(start, min(start + PIECE, time_ps.size))
             slot, phase, inside = out.slot[part], out.phase_ps[part], out.inside[part]
             place, whole = self._place[: slot.size], self._whole[: slot.size]
             np.subtract(time_ps[part], _wrapped(line.zero_ps - _MAGIC_BITS), out=slot)
@@ -203,7 +225,8 @@ def _wrapped(integer: int) -> int:
     return (integer + (1 << 63)) % (1 << 64) - (1 << 63)
 
 
-def _empty_slots(size: int) -> Slots:
+def empty_slots(size: int) -> Slots:
+    """Room for the slots of so many tags."""
     return Slots(np.empty(size, np.int64), np.empty(size, np.float32), np.empty(size, np.bool_))
 
 

@@ -84,7 +84,7 @@ class Merger:
             ready = [concatenate(blocks) for blocks in self._waiting]
             self._waiting = [[] for _ in ready]
         else:
-            ready = [concatenate(_take_before(blocks, until_ps)) for blocks in self._waiting]
+            ready = [concatenate(take_before(blocks, until_ps)) for blocks in self._waiting]
         return merge(ready)
 
 
@@ -92,7 +92,7 @@ def _later(one_ps: int | None, other_ps: int | None) -> int | None:
     return max((t for t in (one_ps, other_ps) if t is not None), default=None)
 
 
-def _take_before(blocks: list[TagBlock], until_ps: int) -> list[TagBlock]:
+def take_before(blocks: list[TagBlock], until_ps: int) -> list[TagBlock]:
     """Remove the tags before a time from the blocks and return them."""
     taken = []
     while blocks and blocks[0].time_ps[-1] < until_ps:

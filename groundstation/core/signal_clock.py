@@ -14,7 +14,7 @@ import scipy.fft
 from numpy.typing import NDArray
 
 from groundstation.core.refusal import ClockRefused
-from groundstation.core.synchronisation import ClockFit
+from groundstation.core.synchronisation import ClockFit, WindowedClock, fit_of, ill_conditioned, median
 from groundstation.core.timebase import PS_PER_S
 
 _FEWEST_CLICKS = 200
@@ -50,7 +50,7 @@ class _Tone(NamedTuple):
     power: float
 
 
-class SignalClock:
+class SignalClock(WindowedClock):
     """Follows the clock from window to window, as `synchronisation.BeaconClock` does: feed windows in order.
 
     The fits gate clicks into slots; `run` counts the uninterrupted stretches. Within one, one whole number of
@@ -64,21 +64,10 @@ class SignalClock:
                 "a signal clock needs a window of 1,000 slots at least and a frequency offset below 1e-3, but got "
                 f"{slot_period_ps} ps, {window_ps} ps and {max_frequency_offset}"
             )
+        super().__init__(window_ps)
         self._slot_ps = slot_period_ps
-        self._window_ps = window_ps
         self._max_slope = max_frequency_offset
-        self._last: tuple[int, ClockFit] | None = None
         self.run = 0
-        self.refusal = ""
-
-    @property
-    def window_ps(self) -> int:
-        """Length of a window in emission time."""
-        return self._window_ps
-
-    def centre_ps(self, window: int) -> int:
-        """Emission time of the middle of a window."""
-        return window * self._window_ps + self._window_ps // 2
 
     def fit(self, window: int, emitted_ps: NDArray[np.int64]) -> ClockFit | None:
         """The clock over window number `window` from its clicks (n,); None, and `refusal` why, if not sure.
@@ -126,30 +115,17 @@ class SignalClock:
             if inside.size < _FEWEST_CLICKS / 2:
                 return None
             normal = basis[inside].T @ basis[inside]
-            if np.linalg.cond(normal) > 1e6:
+            if ill_conditioned(normal, 1e6):
                 return None
             change = np.linalg.solve(normal, basis[inside].T @ residual[inside])
             coefficients = coefficients + change
-            scatter = float(np.median(np.abs(residual[inside]))) * 1.4826 + 1.0
+            scatter = median(np.abs(residual[inside])) * 1.4826 + 1.0
             next_limit = float(np.clip(4 * scatter, 50.0, self._slot_ps / 4))
             if float(np.abs(change).sum()) < 0.1 and abs(next_limit - limit) < 0.02 * limit:
                 break
             limit = next_limit
-        rms = float(np.sqrt(np.mean(residual[inside] ** 2)))
-        covariance = np.linalg.inv(normal) * rms**2
-        edges = np.array([[1.0, -1.0, 1.0], [1.0, 1.0, 1.0]])
-        worst = float(np.sqrt(np.max(np.einsum("ij,jk,ik->i", edges, covariance, edges))))
-        if worst > _EDGE_UNCERTAINTY_PS:
-            return None
-        return ClockFit(
-            float(coefficients[0]),
-            float(coefficients[1]),
-            float(coefficients[2]),
-            worst,
-            int(inside.size),
-            int(local.size - inside.size),
-            float(np.sum(residual[inside] ** 2)),
-        )
+        fitted = fit_of(coefficients, normal, residual[inside], local.size)
+        return fitted if fitted.edge_uncertainty_ps <= _EDGE_UNCERTAINTY_PS else None
 
     def _continued(self, window: int, fitted: ClockFit) -> ClockFit:
         """The fit moved by whole slots so that it continues the last one; a new run where that is not certain."""

@@ -78,6 +78,8 @@ class Analysis:
         self._link: Link | None = None
         self._second = 0
         self._last_second = 0
+        #: Tag times of that second, kept since they are asked for many times until its tags are there.
+        self._edges_ps: tuple[int, int] | None = None
         self._carry = _no_clicks()
         #: Slots this close to the newest one may still get a click: channel delays reach over a second's edge.
         self._carried_slots = 0
@@ -176,16 +178,21 @@ class Analysis:
         """Analyse the next whole second of emission time, if all its tags are there."""
         if self._second >= self._last_second or self._intake.first_ps is None:
             return False
-        stop_ps = link.emission.tag_time_of_emission((self._second + 1) * PS_PER_S)
-        if self._intake.last_ps < stop_ps and not (self._intake.ended and self._intake.last_ps >= self._start_ps(link)):
+        if self._edges_ps is None:
+            self._edges_ps = self._second_edges_ps(link)
+        start_ps, stop_ps = self._edges_ps
+        if self._intake.last_ps < stop_ps and not (self._intake.ended and self._intake.last_ps >= start_ps):
             return False
         self._analyse(link, self._second, self._intake.take_until(stop_ps))
         self._second += 1
+        self._edges_ps = None
         self.progress.analysed_utc_ns = link.terms.epoch_utc_ns + self._second * 1_000_000_000
         return True
 
-    def _start_ps(self, link: Link) -> int:
-        return link.emission.tag_time_of_emission(self._second * PS_PER_S)
+    def _second_edges_ps(self, link: Link) -> tuple[int, int]:
+        """Tag times between which the next second of emission lies."""
+        start_ps, stop_ps = (link.emission.tag_time_of_emission(s * PS_PER_S) for s in (self._second, self._second + 1))
+        return start_ps, stop_ps
 
     def _analyse(self, link: Link, second: int, block: TagBlock) -> None:
         """One second of emission time: count, synchronise, gate, ask."""

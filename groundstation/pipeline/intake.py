@@ -3,6 +3,7 @@
 import numpy as np
 
 from groundstation.core.ledger import Ledger
+from groundstation.core.merging import take_before
 from groundstation.core.tags import TagBlock, concatenate
 from groundstation.core.timebase import UtcLabel
 from groundstation.pipeline.result import GapRecord
@@ -57,16 +58,7 @@ class TagIntake:
 
     def take_until(self, time_ps: int) -> TagBlock:
         """Remove and return all buffered tags before `time_ps`."""
-        taken: list[TagBlock] = []
-        kept: list[TagBlock] = []
-        for block in self._blocks:
-            cut = int(np.searchsorted(block.time_ps, time_ps))
-            if cut:
-                taken.append(TagBlock(block.time_ps[:cut], block.channel[:cut]))
-            if cut < block.time_ps.size:
-                kept.append(TagBlock(block.time_ps[cut:], block.channel[cut:]))
-        self._blocks = kept
-        return concatenate(taken)
+        return concatenate(take_before(self._blocks, time_ps))
 
     def _take(self, segment: Segment) -> None:
         notes = segment.notes

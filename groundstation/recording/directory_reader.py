@@ -14,6 +14,10 @@ from groundstation.recording.segment import NO_HASH, Damage, Segment, decode, re
 from groundstation.recording.writer import QUARANTINE, quarantined_numbers, segment_name, segment_numbers
 
 
+#: While following, a directory of thousands of segments is listed only so often for a segment that is not there yet.
+_MISSES_PER_LISTING = 100
+
+
 class _NotThereYet(Exception):
     """No segment of this or a later number was published so far."""
 
@@ -62,6 +66,7 @@ class DirectoryStream:
         self._ready: deque[Segment | Damage] = deque()
         self._held: list[Damage] = []  # until the next good segment tells what they cost
         self._exhausted = False
+        self._misses = 0
         self._sound = True
         self._closed_in_order = False
 
@@ -118,6 +123,10 @@ class DirectoryStream:
 
     def _look_again(self, number: int, path: Path, where: str) -> bytes:
         """The file, if it came in the meantime: a listing made while segments appear may show only later ones."""
+        if self._follow and self._misses % _MISSES_PER_LISTING:
+            self._misses += 1
+            raise _NotThereYet
+        self._misses += 1
         if max(self._numbers(), default=0) < number:
             raise _NotThereYet
         try:

@@ -87,6 +87,45 @@ def test_the_tally_does_not_depend_on_where_the_stream_is_cut(cuts):
     assert once[:4] == often[:4]
 
 
+@given(st.lists(st.integers(1, 3_000), max_size=6))
+def test_a_beacon_beside_the_detectors_gives_the_tally_of_the_merged_stream(cuts):
+    block, states, _, _ = link(clicks=3_000, several=300)
+    beacon = block.channel == SYNC
+    clicks, beacon_ps = TagBlock(block.time_ps[~beacon], block.channel[~beacon]), block.time_ps[beacon]
+    stage = chain(states)
+    edges = sorted({0, clicks.time_ps.size, *cuts})
+    until_ps = [block.time_ps[0], *clicks.time_ps[np.array(edges[1:-1], int)], np.inf]
+    pulse_edges = np.searchsorted(beacon_ps, until_ps)
+    for (start, stop), (first, last) in zip(pairwise(edges), pairwise(pulse_edges), strict=True):
+        stage.feed(TagBlock(clicks.time_ps[start:stop], clicks.channel[start:stop]), beacon_ps[first:last])
+    once, beside = tallied(block, states), stage.finish()
+    assert once.table.tolist() == beside.table.tolist()
+    assert once[:4] == beside[:4]
+
+
+def test_the_tally_so_far_leaves_out_only_what_may_still_get_a_click():
+    block, states, slot, _ = link(clicks=6_000, several=600)
+    stage = chain(states)
+    for start in range(0, block.time_ps.size, 500):
+        stage.feed(TagBlock(block.time_ps[start : start + 500], block.channel[start : start + 500]))
+        so_far = stage.tally
+        assert so_far.table.sum() >= np.unique(slot[: so_far.clicks]).size - 1
+    tally = stage.finish()
+    assert tally.table.sum() == np.unique(slot).size
+    assert stage.tally.table.tolist() == tally.table.tolist()
+
+
+def test_clicks_before_the_first_pulse_have_slots_of_their_own():
+    block, states, _, _ = link()
+    early = block.time_ps[block.channel == SYNC][0] - SLOT_PS * np.array([7, 7, 5, 3, 3, 3])
+    time = np.concatenate((early, block.time_ps))
+    channel = np.concatenate((np.array([0, 1, 2, 3, 3, 0], np.uint8), block.channel))
+    before, after = tallied(block, states), tallied(TagBlock(time, channel), states)
+    assert after.table[:, 3].sum() - before.table[:, 3].sum() == 3
+    assert after.double_clicks - before.double_clicks == 2
+    assert after.clicks - before.clicks == 6
+
+
 def test_every_detector_tag_is_inside_or_outside():
     block, states, _, _ = link()
     rng = np.random.default_rng(2)

@@ -160,6 +160,15 @@ def test_a_stream_that_steps_back_is_refused():
         stage.feed(TagBlock(np.array([9]), np.zeros(1, np.uint8)))
 
 
+def test_a_beacon_that_comes_beside_must_go_on_where_the_stream_is():
+    stage = gate()
+    stage.feed(TagBlock(np.array([10]), np.zeros(1, np.uint8)), np.array([20]))
+    with pytest.raises(UnsortedTags):
+        stage.feed(TagBlock(np.array([30]), np.zeros(1, np.uint8)), np.array([19]))
+    with pytest.raises(UnsortedTags):
+        stage.feed(TagBlock(np.array([15]), np.zeros(1, np.uint8)), np.array([30]))
+
+
 def test_a_gate_wider_than_its_slot_is_refused():
     with pytest.raises(ValueError, match="half_width_ps = 6000, slot_ps = 10000"):
         SlotGate(BeaconTracker(PERIOD_PS), BEACON, PER_PULSE, SLOT_PS, 6_000)

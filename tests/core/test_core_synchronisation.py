@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from groundstation.core.gating import gate
-from groundstation.core.synchronisation import BeaconClock, acquire_offset
+from groundstation.core.synchronisation import BeaconClock, acquire_offset, ill_conditioned, median
 
 PERIOD_PS, PULSES, SLOT_PS = 100_000_000, 1_000, 10_000
 WINDOW_PS = PERIOD_PS * PULSES
@@ -244,3 +244,16 @@ def test_a_clock_that_starts_in_mid_pass_agrees_with_one_that_was_there_from_the
     for window, fit in late_fits.items():
         assert fit is not None
         assert fit == fits[window]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 30, 999, 1_000])
+def test_the_median_is_that_of_numpy(size):
+    values = np.random.default_rng(size).normal(0, 500, size)
+    assert median(values) == np.median(values)
+
+
+def test_a_matrix_is_ill_conditioned_where_its_condition_number_says_so():
+    for spread in (1.0, 1e-2, 1e-4, 0.0):
+        powers = np.vander(np.linspace(1 - spread, 1, 50), 3, increasing=True)
+        normal = powers.T @ powers
+        assert ill_conditioned(normal, 1e8) == (np.linalg.cond(normal) > 1e8)
