@@ -8,13 +8,15 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from groundstation.core.greedy import taken
 from groundstation.core.overlap import OverlappingPieces, Piece
 from groundstation.core.tags import TagBlock
-from groundstation.core.window_search import Found, in_order, pairs_within
+from groundstation.core.window_search import Found, in_order, pairs_within, windows_within
 
 Which = Literal["all", "nearest", "one_to_one"]
 
 _WIDEST_PS = 1 << 60
+_ROOM = 1 << 20  # pairs; memory that is asked for and not written to costs nothing
 
 
 def pairs(
@@ -32,10 +34,37 @@ def pairs(
     """
     reach_ps = largest_delay(half_window_ps, strict)
     choice = Choice(which)
-    kept = [choice.of(found, a_ps, b_ps) for found in pairs_within(a_ps, b_ps, reach_ps)]
-    if not kept:
-        return np.empty(0, np.int64), np.empty(0, np.int64)
-    return np.concatenate([found.a for found in kept]), np.concatenate([found.b for found in kept])
+    kept = _Growing()
+    if which == "one_to_one":
+        last_b = -1
+        for near, first, last in windows_within(a_ps, b_ps, reach_ps):
+            taker, b = taken(first, last, last_b)
+            kept.add(Found(near.take(taker), b))
+            last_b = int(b[-1]) if b.size else last_b
+    else:
+        for found in pairs_within(a_ps, b_ps, reach_ps):
+            kept.add(choice.of(found, a_ps, b_ps))
+    return kept.filled()
+
+
+class _Growing:
+    """Pairs put one after the other, in arrays that grow by doubling: they are not kept twice until the end."""
+
+    def __init__(self) -> None:
+        self._places = np.empty((2, _ROOM), np.int64)
+        self._count = 0
+
+    def add(self, found: Found) -> None:
+        start, self._count = self._count, self._count + found.a.size
+        if self._count > self._places.shape[1]:
+            roomier = np.empty((2, 2 * self._count), np.int64)
+            roomier[:, :start] = self._places[:, :start]
+            self._places = roomier
+        self._places[0, start : self._count] = found.a
+        self._places[1, start : self._count] = found.b
+
+    def filled(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        return self._places[0, : self._count], self._places[1, : self._count]
 
 
 def largest_delay(half_window_ps: int, strict: bool) -> int:
@@ -63,11 +92,10 @@ class Choice:
             return found
         if self._which == "nearest":
             return _nearest(found, a_ps, b_ps)
-        keep = np.flatnonzero(found.b > self._last_b - first)
-        keep = keep[_greedy(found.a[keep], found.b[keep])]
-        if keep.size:
-            self._last_b = int(found.b[keep[-1]]) + first
-        return Found(found.a[keep], found.b[keep])
+        chosen = _one_to_one(found, self._last_b - first)
+        if chosen.a.size:
+            self._last_b = int(chosen.b[-1]) + first
+        return chosen
 
 
 def _nearest(found: Found, a_ps: NDArray[np.int64], b_ps: NDArray[np.int64]) -> Found:
@@ -90,28 +118,18 @@ def _nearest(found: Found, a_ps: NDArray[np.int64], b_ps: NDArray[np.int64]) -> 
     return Found(found.a[keep], found.b[keep])
 
 
-def _greedy(a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Positions of the pairs that greedy pairing in time order takes; `a`, `b` ordered by a and then b.
-
-    A pair that shares no tag with its neighbours in this order is taken. The others form chains, each of neighbours
-    sharing tags, and are few while the window is narrower than the spacing of the tags: they are taken one by one.
-    """
-    shared = (a[1:] == a[:-1]) | (b[1:] <= b[:-1])
-    alone = np.ones(a.size, bool)
-    alone[1:] &= ~shared
-    alone[:-1] &= ~shared
-    chains = np.flatnonzero(~alone)
-    alone[chains[_greedy_one_by_one(a[chains].tolist(), b[chains].tolist())]] = True
-    return np.flatnonzero(alone)
-
-
-def _greedy_one_by_one(a: list[int], b: list[int]) -> list[int]:
-    last_a, last_b, taken = -1, -1, []
-    for position, (one, other) in enumerate(zip(a, b, strict=True)):
-        if one != last_a and other > last_b:
-            last_a, last_b = one, other
-            taken.append(position)
-    return taken
+def _one_to_one(found: Found, last_b: int) -> Found:
+    """Of all pairs those that greedy pairing in time order takes, after it took `last_b` of B. Numbers of tags of B
+    count those in any window only, so that they have no gaps whatever other channels are in between."""
+    place = np.zeros(int(found.b.max()) + 1, bool)
+    place[found.b] = True
+    b = place.nonzero()[0]
+    number = place.cumsum()
+    begin = np.flatnonzero(np.concatenate(([True], found.a[1:] != found.a[:-1])))
+    end = np.append(begin[1:], found.a.size) - 1
+    before = int(b.searchsorted(last_b, side="right"))
+    taker, own = taken(number[found.b[begin]], number[found.b[end]], before)
+    return Found(found.a[begin[taker]], b[own - 1])
 
 
 class TagPairs(NamedTuple):

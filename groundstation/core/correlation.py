@@ -8,8 +8,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from groundstation.core.delay_search import FAR, PIECE, SPAN_PS, Grid, Walk, tiles
+from groundstation.core.delay_search import FAR, PIECE, SPAN_PS, Walk, tiles
 from groundstation.core.tags import EMPTY_BLOCK, TagBlock, concatenate, require_sorted
+from groundstation.core.window_search import Buckets
 
 _LARGEST_RANGE_PS = 1 << 56
 
@@ -54,15 +55,25 @@ def correlate(a_ps: Int64s, b_ps: Int64s, half_range_ps: int, bin_ps: int) -> De
         np.minimum(unsigned, counts.size - 1, out=unsigned)
         counts[:] += np.bincount(distance, minlength=counts.size)
 
-    walk, grid = Walk(add, counts.size), Grid(half_range_ps)
+    walk = Walk(add, counts.size)
+    buckets = Buckets(half_range_ps, min(PIECE, max(a_ps.size, 1)), min(2 * PIECE, max(b_ps.size, 1)))
+
+    def search(distance: Int64s, place: Int64s) -> None:
+        np.add(distance, half_range_ps, out=distance)
+        buckets.search(place, distance)
+        np.subtract(distance, half_range_ps, out=distance)
+
     for a, b in tiles(a_ps, b_ps, half_range_ps):
+        if not buckets.load(b[1:]):
+            require_sorted(b_ps)
         reach_ps = int(a[-1]) - int(a[0]) + 2 * half_range_ps
         if b.size * 2 * half_range_ps > a.size * reach_ps:  # fewer tags of a than partners for each
             low, high = b.searchsorted(a - half_range_ps), b.searchsorted(a + half_range_ps)
             walk.one_by_one(a, b, low, high)
         else:
-            distance, at = grid.load(a, b)
-            walk.back(distance, at, grid.steps, half_range_ps, grid)
+            _, place, distance = buckets.named(a, b[1:])
+            np.subtract(distance, half_range_ps, out=distance)
+            walk.back(distance, place, buckets.steps, half_range_ps, search)
     walk.flush()
     return DelayHistogram(counts[:-1], -half_range_ps, bin_ps)
 

@@ -1,10 +1,8 @@
 """Find all pairs of two sorted streams within a range of delays, without a search per tag.
 
-The tags of b are counted into time cells, and the running sum of the counts gives to every tag of a, by one look-up,
-the last b of the cell in which its range ends. From there the walk goes back b by b, in step for all tags of a, until
-the last has left its range. Distances are carried on by adding the steps between neighbours, so neither times nor
-channels are fetched again. 8 to 10 copies per tag for two streams of 0.5 Mtag/s each over +-100 ns, where merging them
-by a stable sort alone costs 7 (tests/benchmarks/compare.py, W3).
+For every tag of a `window_search.Buckets` names the last b in its range, or one shortly after. From there the walk goes
+back b by b, in step for all tags of a, until the last has left its range. Distances are carried on by adding the steps
+between neighbours, so neither times nor channels are fetched again. Measured by tests/benchmarks/compare.py (W3).
 """
 
 from collections.abc import Callable, Iterator
@@ -15,13 +13,13 @@ from numpy.typing import NDArray
 from groundstation.core.tags import require_sorted
 
 #: Tags of one stream that are worked on at a time, so that the buffers of both stay in the processor's cache.
-PIECE = 1 << 16
+PIECE = 1 << 15
 #: No piece spans more than this, so that its local times and their multiples stay far inside int64.
 SPAN_PS = 1 << 58
-#: Further than any pair.
-FAR = 1 << 61
 #: Steps back after which a tag of a that has not yet reached its range is placed by a search.
 _STEPS_BEFORE_SEARCH = 2
+#: Further than any pair.
+FAR = 1 << 61
 
 Int64s = NDArray[np.int64]
 
@@ -40,16 +38,24 @@ class Walk:
         self._distances = (np.empty(PIECE, np.int64), np.empty(PIECE, np.int64))
         self._places = (np.empty(PIECE, np.int64), np.empty(PIECE, np.int64))
 
-    def back(self, distance: Int64s, at: Int64s, steps: Int64s, limit: int, grid: "Grid | None" = None) -> None:
+    def back(
+        self,
+        distance: Int64s,
+        at: Int64s,
+        steps: Int64s,
+        limit: int,
+        search: Callable[[Int64s, Int64s], None] | None = None,
+    ) -> None:
         """Emit each distance (k,); add the step at `at` (k,), go on from the tag before while within `limit`.
 
         Exact because the stream is sorted: the tag before one out of range is out of range. k <= PIECE. Both
-        arrays are overwritten.
+        arrays are overwritten. `search` moves those that are still before their range into it, so that a burst costs
+        no walk.
         """
         turn = 0
         while distance.size:
-            if turn == _STEPS_BEFORE_SEARCH and grid is not None:
-                grid.place(distance, at)
+            if turn == _STEPS_BEFORE_SEARCH and search is not None:
+                search(distance, at)
             self.emit(distance)
             step = steps.take(at, out=self._scratch[: at.size], mode="clip")
             np.add(distance, step, out=distance)
@@ -80,58 +86,12 @@ class Walk:
         self._filled = 0
 
 
-class Grid:
-    """A tile of two streams: for each tag of a the last b in its range, or a b little later."""
-
-    def __init__(self, half_range_ps: int) -> None:
-        self._half_range_ps = half_range_ps
-        self._near = np.empty(PIECE, np.bool_)
-        self._cell = np.empty(2 * PIECE, np.int64)
-        self._at, self._distance = np.empty(PIECE, np.int64), np.empty(PIECE, np.int64)
-        self._b = np.empty(0, np.int64)
-        self.steps = np.empty(2 * PIECE + 1, np.int64)
-
-    def load(self, a_ps: Int64s, b_ps: Int64s) -> tuple[Int64s, Int64s]:
-        """Distances a - b (k,) to the b found, below -half_range_ps where that is beyond the range, and its position
-        `at` (k,), for the tags of a whose b is not before the range. `steps[i]` leads from b number i to the one
-        before; b number 0 is before the range of every a: there the walks end."""
-        self._b = b_ps
-        steps = self.steps[: b_ps.size]
-        np.subtract(b_ps[1:], b_ps[:-1], out=steps[1:])
-        steps[0] = FAR
-
-        half_range_ps = self._half_range_ps
-        zero_ps = min(int(b_ps[1]), int(a_ps[0]) + half_range_ps)
-        last_ps = max(int(b_ps[-1]), int(a_ps[-1]) + half_range_ps) - zero_ps
-        shift = max(0, (2 * last_ps // (a_ps.size + b_ps.size)).bit_length() - 1)
-        cell = np.subtract(b_ps[1:], zero_ps, out=self._cell[: b_ps.size - 1])
-        np.right_shift(cell, shift, out=cell)
-        upto = np.bincount(cell, minlength=(last_ps >> shift) + 1)
-        upto.cumsum(out=upto)
-
-        cell = np.subtract(a_ps, zero_ps - half_range_ps, out=self._cell[: a_ps.size])
-        np.right_shift(cell, shift, out=cell)
-        at = upto.take(cell, out=self._at[: a_ps.size], mode="clip")
-        distance = b_ps.take(at, out=self._distance[: a_ps.size], mode="clip")
-        np.subtract(a_ps, distance, out=distance)
-        near = np.less_equal(distance, half_range_ps, out=self._near[: a_ps.size]).nonzero()[0]
-        return distance.take(near), at.take(near)
-
-    def place(self, distance: Int64s, at: Int64s) -> None:
-        """Those still beyond their range go to the last b in it or before it, so that a burst costs no walk."""
-        beyond = np.flatnonzero(distance < -self._half_range_ps)
-        if beyond.size:
-            a = self._b[at[beyond]] + distance[beyond]
-            found = np.searchsorted(self._b, a + self._half_range_ps, side="right") - 1
-            at[beyond] = found
-            distance[beyond] = a - self._b[found]
-
-
 def tiles(a_ps: Int64s, b_ps: Int64s, half_range_ps: int) -> Iterator[tuple[Int64s, Int64s]]:
     """Cut two streams into tiles that hold every pair within range once: up to PIECE of a, twice that of b, these
     with one tag more in front that is before the range of every a.
 
-    Checks the order of each part just before it is used, when it must come into the cache anyway.
+    Checks the order of each part of a just before it is used, when it must come into the cache anyway; b inside a tile
+    is left to the caller, who looks at its steps.
     """
     at, checked = 0, 0
     while at < a_ps.size:
@@ -144,10 +104,10 @@ def tiles(a_ps: Int64s, b_ps: Int64s, half_range_ps: int) -> Iterator[tuple[Int6
         if high - low > 2 * PIECE:
             a = a[: max(1, int(np.searchsorted(a, int(b_ps[low + 2 * PIECE]) - half_range_ps)))]
             high = int(np.searchsorted(b_ps, int(a[-1]) + half_range_ps, side="right"))
-        _check_order(b_ps, checked, high)
-        checked = max(checked, high - 1)
         for start in range(low, high, 2 * PIECE):
             stop = min(start + 2 * PIECE, high)
+            _check_order(b_ps, checked, start + 1)
+            checked = max(checked, stop - 1)
             before = int(a[0]) - half_range_ps - 1
             if start > low or low == 0 or int(b_ps[low - 1]) < before - SPAN_PS:
                 yield a, np.concatenate(([before], b_ps[start:stop]))

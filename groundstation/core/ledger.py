@@ -23,6 +23,18 @@ class Ledger:
         if count is not None:
             self.missed = (self.missed or 0) + count
 
+    def add(self, other: "Ledger") -> None:
+        """Take over what another ledger counted."""
+        self.seen += other.seen
+        self.recorded += other.recorded
+        for cause, count in other.dropped.items():
+            self.drop(count, cause)
+        self.miss(other.missed)
+
+    def copy(self) -> "Ledger":
+        """One that can be changed without changing this one."""
+        return Ledger(self.seen, self.recorded, dict(self.dropped), self.missed)
+
     def in_flight(self) -> int:
         """Seen, not yet recorded and not dropped; 0 at the end of a recording."""
         return self.seen - self.recorded - sum(self.dropped.values())

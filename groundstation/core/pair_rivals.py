@@ -17,7 +17,7 @@ _REACH_PS = 250e6
 #: Pairs on the line to count: a few decide nearly always; more where another delay comes close.
 _PAIRS = (100, 1_000)
 _MOST_PAIRS_LOOKED_AT = 2e7
-_PAIRS_AT_ONCE = 5e5
+_PAIRS_AT_ONCE = 2e5
 #: Bins per window; the finer, the less a rival between two bins is underrated.
 _BINS = 4
 _FINEST_OF_REACH = 1e-6
@@ -61,12 +61,12 @@ def _counted(a_ps: NDArray[np.int64], b_ps: NDArray[np.int64], curve: Curve, sca
     reach = max(min(_REACH_PS, _MOST_PAIRS_LOOKED_AT / (2 * tags * density)), 10 * window)
     width = max(window / _BINS, reach * _FINEST_OF_REACH)
     half = int(reach / width)
-    counts = np.zeros(2 * half, np.int64)
+    counts = np.zeros(2 * half, np.int32)
     for piece in _pieces(chosen, max(int(_PAIRS_AT_ONCE / (2 * reach * density)), 1)):
         apart = differences(piece, b_ps, curve, reach).ps / width + half
-        counts += np.bincount(np.clip(apart, 0, 2 * half - 1).astype(np.int64), minlength=2 * half)
+        counts += np.bincount(np.clip(apart, 0, 2 * half - 1).astype(np.int32), minlength=2 * half)
     counts[[0, -1]] = 0  # what was clipped
-    total = np.concatenate((np.zeros(1, np.int64), np.cumsum(counts)))
+    total = np.concatenate((np.zeros(1, np.int32), np.cumsum(counts, dtype=np.int32)))
     held = total[_BINS:] - total[:-_BINS]
     place = half - _BINS // 2
     own = int(held[place])

@@ -7,6 +7,7 @@ no part in finding it. Cheap searches come first; longer and finer ones follow o
 """
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -31,6 +32,8 @@ from groundstation.core.timebase import PS_PER_S
 #: Length of stream A in seconds and bits of the bin's width in ps, from cheap to sensitive: with x = length / width,
 #: c pairs per second stand out by c sqrt(x / (rate A x rate B)) sigmas. Timed by tests/benchmarks/bench_pair_clock.py.
 _LADDER = ((4, 24), (4, 22), (8, 22), (8, 21), (8, 20))
+#: Where the finest bins would leave fewer lags than this to each side, only the direct search is made.
+_FEWEST_LAGS = 8
 _MOST_BINS = 5_500_000
 _MOST_WORK = 2.5e8  # bins x slopes
 #: Lengths in seconds for the direct search, which takes over when there are few enough pairs to look at them all.
@@ -51,7 +54,11 @@ _AMBIGUOUS = 0.7
 _NOISE_BINS = 4_096
 _SMOOTH_BINS = 65
 _BLOCK = 65_536
-_SHORTEST_BLOCK = 1_024
+#: Bins of one piece of A: the fastest slope smears it over this many bins, but FFTs stay within these sizes.
+_SMEARED_BINS = 0.5
+_SHORTEST_PIECE, _LONGEST_PIECE = 1 << 12, 1 << 17
+#: Lags of one block, however short A is.
+_FEWEST_AT_ONCE = 1 << 14
 #: Within this time before and after its middle, no orbit bends a line by more than a bin of the finest look.
 _STRAIGHT_PS = 0.09 * PS_PER_S
 
@@ -154,14 +161,18 @@ def _belongs_to(box: Box, anchor: Anchor) -> bool:
 
 def _steps(streams: _Streams, first: int, last: int) -> Iterator[list[Box]]:
     """The candidates of each step of the search, strongest first, from cheap steps to dear ones."""
-    tried = set()
+    narrow = streams.max_offset_ps < _FEWEST_LAGS << min(bits for _, bits in _LADDER)
+    tried: set[tuple[int, int]] = set()
     for seconds in _DIRECT_S:
         start, stop = _best_slice(streams, first, last, seconds)
         rate_a, rate_b = streams.rates(start, stop, streams.max_offset_ps)
-        if rate_a * rate_b * 2 * streams.max_offset_ps * (stop - start) > _MOST_DIRECT_PAIRS or (start, stop) in tried:
+        dear = rate_a * rate_b * 2 * streams.max_offset_ps * (stop - start) > _MOST_DIRECT_PAIRS
+        if (start, stop) in tried or (dear and (tried or not narrow)):
             break
         tried.add((start, stop))
         yield _direct(streams, start, stop)
+    if narrow:  # bins as wide as the whole range tell nothing
+        return
     done = set()
     for step, (seconds, bits) in enumerate(_LADDER):
         length = min(seconds * PS_PER_S, last - first + 1)
@@ -217,23 +228,44 @@ def _direct(streams: _Streams, start: int, stop: int) -> list[Box]:
 
 
 def _coarse(streams: _Streams, start: int, stop: int, bits: int, slopes: int, reach: int) -> list[Box]:
-    """Candidates from the cross-correlation of the slice, in bins of 2^bits ps, for each of a row of slopes."""
-    b_local = between(streams.b_ps, start - reach, stop + reach) - (start - reach)
-    size = scipy.fft.next_fast_len(((stop - start + 2 * reach) >> bits) + 1, real=True)
-    b_spectrum = scipy.fft.rfft(_centred(b_local, bits, 0.0, 0.0), size, overwrite_x=True)
-    local = between(streams.a_ps, start, stop) - start
-    lags = (2 * reach >> bits) + 1
+    """Candidates from the cross-correlation of the slice, in bins of 2^bits ps, for each of a row of slopes.
+
+    A is cut into pieces so short that no slope smears them. Each is correlated once, and for every slope these
+    correlations are added, shifted by what the slope has moved each piece: blocks of lags, so that all stays small.
+    """
     width = float(1 << bits)
     step = 2 * streams.max_slope / max(slopes - 1, 1)
+    counts_a = _centred(between(streams.a_ps, start, stop) - start, bits)
+    counts_b = _centred(between(streams.b_ps, start - reach, stop + reach) - (start - reach), bits)
+    length = min(
+        counts_a.size, _LONGEST_PIECE, max(int(_SMEARED_BINS / max(streams.max_slope, 1e-30)), _SHORTEST_PIECE)
+    )
+    first_bin = np.arange(0, counts_a.size, length)
+    from_middle = first_bin + (length - (stop - start) / width) / 2
+    margin = slopes // 2 + 1
+    lags = (2 * reach >> bits) + 1
+    size = scipy.fft.next_fast_len(length + min(max(length, _FEWEST_AT_ONCE), lags) + 2 * margin, real=True)
+    at_once = size - length - 2 * margin + 1
+    spectra = [np.conjugate(scipy.fft.rfft(counts_a[first : first + length], size)) for first in first_bin]
     candidates: list[tuple[float, int, float]] = []
-    for k in range(slopes):
-        slope = (k - slopes // 2) * step
-        a_spectrum = scipy.fft.rfft(_centred(local, bits, slope, (stop - start) / 2), size, overwrite_x=True)
-        np.conjugate(a_spectrum, out=a_spectrum)
-        a_spectrum *= b_spectrum
-        correlation = scipy.fft.irfft(a_spectrum, size, overwrite_x=True)[:lags]
-        for sigmas, lag in _peaks(correlation):
-            candidates.append((sigmas, round(lag * width) - reach, slope))
+    edges = np.linspace(0, lags - 1, -(-(lags - 1) // (at_once - 1)) + 1).astype(np.int64).tolist()
+    for lag, last_lag in pairwise(edges):  # the lag between two blocks is seen twice: a peak may straddle two lags
+        wide = last_lag - lag + 1
+        moved = np.zeros((first_bin.size, 2, wide + 2 * margin), np.float32)  # by whole bins, and half a bin further
+        for row, first, spectrum in zip(moved, (first_bin + (lag - margin)).tolist(), spectra, strict=True):
+            product = scipy.fft.rfft(counts_b[max(first, 0) : max(first + size, 0)], size)
+            product *= spectrum
+            before = max(-first, 0)
+            halves = scipy.fft.irfft(product, 2 * size, overwrite_x=True).reshape(-1, 2).T
+            row[:, before:] = halves[:, : row.shape[1] - before]
+        for k in range(slopes):
+            slope = (k - slopes // 2) * step
+            shift = np.rint(2 * slope * from_middle).astype(np.int64) + 2 * margin
+            correlation = np.zeros(wide, np.float32)
+            for row, begin in zip(moved, shift.tolist(), strict=True):
+                correlation += row[begin & 1, begin >> 1 : (begin >> 1) + wide]
+            for sigmas, place in _peaks(correlation):
+                candidates.append((sigmas, round((lag + place) * width) - reach, slope))
     candidates.sort(reverse=True)
     middle = (start + stop) // 2
     half_slope = step if slopes > 1 else streams.max_slope
@@ -244,34 +276,19 @@ def _coarse(streams: _Streams, start: int, stop: int, bits: int, slopes: int, re
     ]
 
 
-def _centred(local_ps: NDArray[np.int64], bits: int, slope: float, middle_ps: float) -> NDArray[np.float32]:
-    """Counts per bin less their mean over the stream's own support, so that a finite overlap leaves no triangle.
-
-    `local_ps` (n,) >= 0 is stretched by `slope` around `middle_ps`: moved, in blocks that stay in the cache and are
-    so short that their ends move alike to a sixteenth of a bin.
-    """
+def _centred(local_ps: NDArray[np.int64], bits: int) -> NDArray[np.float32]:
+    """Counts per bin of sorted tags (n,) >= 0, less their mean over the stream's own support, so that a finite
+    overlap leaves no triangle; counted in blocks that stay in the cache."""
     if local_ps.size == 0:
         return np.zeros(1, np.float32)
-    counts = np.zeros((int(local_ps[-1]) + int(abs(slope) * middle_ps) >> bits) + 2, np.float32)
-    span = int(local_ps[-1] - local_ps[0]) + 1
-    rigid = int(2 ** (bits - 4) / max(abs(slope), 1e-30) / span * local_ps.size)
-    length = min(max(rigid, _SHORTEST_BLOCK), _BLOCK)
-    support, last = -1, 0
-    for start in range(0, local_ps.size, length):
-        block = local_ps[start : start + length]
-        middle_of_block = (int(block[0]) + int(block[-1])) / 2
-        number = block + round((middle_of_block - middle_ps) * slope)
-        number >>= bits
-        if number[0] < 0:
-            np.maximum(number, 0, out=number)
+    counts = np.zeros((int(local_ps[-1]) >> bits) + 1, np.float32)
+    for start in range(0, local_ps.size, _BLOCK):
+        number = local_ps[start : start + _BLOCK] >> bits
         first = int(number[0])
-        number -= first
-        part = np.bincount(number)
-        last = first + part.size
-        counts[first:last] += part
-        if support < 0:
-            support = first
-    counts[support:last] -= np.float32(local_ps.size / (last - support))
+        part = np.bincount(number - first)
+        counts[first : first + part.size] += part
+    support = int(local_ps[0]) >> bits
+    counts[support:] -= np.float32(local_ps.size / (counts.size - support))
     return counts
 
 

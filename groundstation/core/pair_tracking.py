@@ -64,20 +64,26 @@ class PairClockTracker:
         self._sure_at_ps: int = min(max(clock.reference_ps, clock.start_ps), clock.stop_ps)
         self._a, self._b = _EMPTY, _EMPTY
         self._next: int | None = None
-        self._lost = False
+        self._last_b_ps: int | None = None
+        self._lost = self._over = False
 
     def feed(self, a_ps: NDArray[np.int64], b_ps: NDArray[np.int64]) -> list[TrackedWindow]:
         """Further tags of A (n,) and B (m,), each sorted and not before those fed earlier; both may be empty."""
         self._a = _appended(self._a, a_ps)
         self._b = _appended(self._b, b_ps)
+        if b_ps.size:
+            self._last_b_ps = int(b_ps[-1])
         done = []
         while self._a.size and self._complete():
             done.append(self._close_window())
         return done
 
     def finish(self) -> list[TrackedWindow]:
-        """The windows that remain, up to the last tag of A."""
+        """The windows that remain, up to the last tag of A; what both stations have of a window is used."""
         done = []
+        if self._next is None and self._a.size:
+            self._next = int(self._a[0]) // self._window_ps
+        self._over = True
         while self._next is not None and self._a.size and int(self._a[-1]) >= self._next * self._window_ps:
             done.append(self._close_window())
         return done
@@ -100,7 +106,8 @@ class PairClockTracker:
         number, start, stop = self._next, self._next * self._window_ps, (self._next + 1) * self._window_ps
         raw = between(self._a, start, stop)
         edges = self._delayed(np.array([start, stop]))
-        clock, sentence = self._fit(self._delayed(raw), int(edges[0]), int(edges[1]))
+        begin, end = int(edges[0]), int(edges[1])
+        clock, sentence = self._fit(self._delayed(raw), begin, self._recorded_until(begin, end))
         self._a = self._a[raw.size :].copy()
         self._next = number + 1
         if self._lost and self._a.size:  # nothing more will be claimed: do not walk through an empty week
@@ -109,7 +116,19 @@ class PairClockTracker:
         self._b = self._b[int(np.searchsorted(self._b, used)) :].copy()
         return TrackedWindow(number, start, stop, clock, sentence)
 
+    def _recorded_until(self, start: int, stop: int) -> int:
+        """The end of a window, or of what both stations have of it when nothing more will come."""
+        if not self._over or not self._a.size or self._last_b_ps is None:
+            return stop
+        b_end = int(clock_of(self._state, start, stop).to_a(np.array([self._last_b_ps]))[0])
+        a_end = int(self._delayed(self._a[-1:])[0])
+        recorded = min(a_end, b_end) + 1
+        return stop if stop - recorded < (stop - start) // 16 else recorded
+
     def _fit(self, a_ps: NDArray[np.int64], start: int, stop: int) -> tuple[PairClock | None, str]:
+        if stop <= start:
+            return None, "station B had ended before this window"
+        a_ps = between(a_ps, start, stop)
         middle, half_s = (start + stop) // 2, (stop - start) / 2 * 1e-12
         predicted = self._predicted(middle)
         silent_s = (middle - self._sure_at_ps) * 1e-12

@@ -6,6 +6,7 @@ it beats the merge by a stable sort, which tests/benchmarks/bench_coincidence.py
 """
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -14,8 +15,11 @@ from numpy.typing import NDArray
 from groundstation.core.tags import require_sorted
 
 _CHUNK = 1 << 16  # tags of one stream worked on at once
-_BUCKETS = 1 << 18  # four per tag of a full chunk: few hold two tags
+_BUCKETS_PER_TAG = 8  # few hold two tags; more of them no longer fit the cache
 _WALK = 3  # steps back inside a bucket before a binary search is cheaper
+_FEW = 64  # pairs that are cheaper to insert than to sort
+_LONGEST_PS = 1 << 61  # span of a chunk whose differences stay inside int64
+_FAR_PS = 1 << 62  # beyond any window, and what is negative comes back inside int64
 
 
 class Found(NamedTuple):
@@ -33,21 +37,40 @@ def pairs_within(a_ps: NDArray[np.int64], b_ps: NDArray[np.int64], reach_ps: int
 
     Times are int64 within +-2^62. Raises UnsortedTags, at the latest at the end.
     """
+    for start, first, a, b, buckets in _chunks(a_ps, b_ps, reach_ps):
+        found = _pairs(buckets, a, b, reach_ps)
+        yield Found(np.add(found.a, start, out=found.a), np.add(found.b, first - 1, out=found.b))
+
+
+def windows_within(
+    a_ps: NDArray[np.int64], b_ps: NDArray[np.int64], reach_ps: int
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]]:
+    """The same without naming every pair: tags of A that have any, and for each the first and the last of B."""
+    for start, place, a, b, buckets in _chunks(a_ps, b_ps, reach_ps):
+        near, first, last = _windows(buckets, a, b, reach_ps)
+        yield near + start, first + (place - 1), last + (place - 1)
+
+
+def _chunks(
+    a_ps: NDArray[np.int64], b_ps: NDArray[np.int64], reach_ps: int
+) -> Iterator[tuple[int, int, NDArray[np.int64], NDArray[np.int64], "Buckets"]]:
+    """Parts of A, each with the part of B that its windows reach; where both begin. B's part is in the buckets."""
     if a_ps.size == 0 or b_ps.size == 0:
         require_sorted(a_ps)
         require_sorted(b_ps)
         return
     cuts, low, high = _cut(a_ps, b_ps, reach_ps)
-    table = _Table(reach_ps, int(np.diff(cuts).max()), max(1, int((high - low).max())))
+    buckets = Buckets(reach_ps, int(np.diff(cuts).max()), max(1, int((high - low).max())))
     checked = 0
     edges = zip(cuts[:-1].tolist(), cuts[1:].tolist(), low.tolist(), high.tolist(), strict=True)
     for start, stop, first, end in edges:
         _refuse_unsorted(a_ps, max(start - 1, 0), stop)
-        _refuse_unsorted(b_ps, max(checked - 1, 0), end)
+        _refuse_unsorted(b_ps, max(checked - 1, 0), min(first + 1, b_ps.size))
         checked = max(checked, end)
         if end > first:
-            found = table.find(a_ps[start:stop], b_ps[first:end])
-            yield Found(np.add(found.a, start, out=found.a), np.add(found.b, first, out=found.b))
+            if not buckets.load(b_ps[first:end]):
+                require_sorted(b_ps)
+            yield start, first, a_ps[start:stop], b_ps[first:end], buckets
     _refuse_unsorted(b_ps, max(checked - 1, 0), b_ps.size)
 
 
@@ -68,144 +91,188 @@ def _cut(
     return cuts, low, high
 
 
-class _Table:
-    """The buckets and the buffers of one search, for chunks up to `largest_a` and `largest_b` tags.
+class Buckets:
+    """A table of B's tags by their coarse time, and the buffers of one search through chunk after chunk.
 
-    An entry is the end of a window of B and the place of its tag, packed as `(b + reach) << bits | place`, so that
-    one gather and one subtraction give A's tags both. The shift drops the high bits of the time; entries are compared
-    with tags up to 2^62 >> bits picoseconds later only, and the table is emptied before they grow older than that.
+    A bucket keeps the number of its last tag of B and is at least as wide as a window, so the last tag in a window
+    that ends in one bucket is named there or in the one before, or comes shortly before the one named. Where windows
+    are narrow the few tags at the end of a bucket are also named in the next, and one look is enough. Numbers rise
+    from chunk to chunk: those of earlier chunks are known by being small, and nothing needs to be emptied.
     """
 
     def __init__(self, reach_ps: int, largest_a: int, largest_b: int) -> None:
+        """For chunks up to `largest_a` and `largest_b` tags."""
+        narrow = np.int32 if largest_b < 1 << 30 else np.int64  # half the cache
+        self._last_number = (1 << 31) - 1 if largest_b < 1 << 30 else (1 << 63) - 1
         self._reach_ps = reach_ps
-        self._bits = largest_b.bit_length()
-        self._bucket = np.empty(_BUCKETS, np.int64)
-        self._emptied_ps: int | None = None
-        self._places = np.arange(largest_b) + (reach_ps << self._bits if reach_ps < _longest(self._bits) else 0)
-        self._b = np.empty((2, largest_b), np.int64)
-        self._b_flag = np.empty(largest_b, bool)
-        self._a = np.empty((2, largest_a), np.int64)
-        self._a_flag = np.empty(largest_a, bool)
+        self._named = np.zeros(max(4, _BUCKETS_PER_TAG << (largest_a - 1).bit_length()), narrow)
+        self._place, self._number = np.arange(1, largest_b + 1, dtype=narrow), np.empty(largest_b, narrow)
+        self._earlier = 0  # the largest number that an earlier chunk can have given
+        self._b = np.full(largest_b + 1, -1)  # place 0 is before all
+        self._step = np.full(largest_b + 1, _FAR_PS)
+        self._size = 0
+        self._a, self._key = np.empty(largest_a, np.int64), np.empty(max(largest_a, largest_b), np.int64)
+        self._found, self._found_before = np.empty(largest_a, narrow), np.empty(largest_a, narrow)
+        self._flag = np.empty(self._key.size, bool)
 
-    def find(self, a: NDArray[np.int64], b: NDArray[np.int64]) -> Found:
-        """All pairs of one chunk; `b` holds the windows of `a` and nothing beyond."""
-        reach_ps, bits = self._reach_ps, self._bits
-        zero_ps = int(a[0]) - 2 * reach_ps
-        span_ps = int(a[-1]) + 2 * reach_ps - zero_ps
-        if span_ps >= _longest(bits):  # less than some thousand tags a second, or a window of seconds
-            after = np.searchsorted(b, a + reach_ps, side="right")
-            return in_order(_earlier(a, b, np.arange(a.size), after, reach_ps))
-        if self._emptied_ps is None or int(a[-1]) + 2 * reach_ps - self._emptied_ps >= _longest(bits):
-            self._emptied_ps = zero_ps
-            self._bucket.fill(_wrapped((zero_ps - 1) << bits))
-        bucket_bits = max((2 * reach_ps).bit_length(), (span_ps // _BUCKETS).bit_length())
-        self._write(b, zero_ps, bucket_bits)
-        near, key = self._look_up(a, zero_ps, bucket_bits)
-        return self._settle(a, b, near, key)
+    @property
+    def steps(self) -> NDArray[np.int64]:
+        """For places 0, 1, ... of the chunk's part of B, the time since the place before; far for the first."""
+        return self._step[: self._size + 1]
 
-    def _write(self, b: NDArray[np.int64], zero_ps: int, bucket_bits: int) -> None:
-        """Leave in each bucket that B's windows touch the last tag to do so.
+    def load(self, b: NDArray[np.int64]) -> bool:
+        """Take B's part of a chunk, which holds all windows of A's part. Whether it is sorted."""
+        self._size = b.size
+        return bool(np.subtract(b[1:], b[:-1], out=self._step[2 : b.size + 1]).min(initial=0) >= 0)
 
-        A window is no wider than a bucket, so it touches one or two. Where several tags share a bucket the last one
-        written stays: upper ends first, since whoever ends in a bucket comes before whoever begins there.
-        """
-        entry, start = self._b[:, : b.size]
-        two = self._b_flag[: b.size]
-        size = 1 << bucket_bits
-        np.subtract(b, zero_ps + self._reach_ps, out=start)
-        np.bitwise_and(start, size - 1, out=entry)
-        np.greater_equal(entry, size - 2 * self._reach_ps, out=two)
-        np.right_shift(start, bucket_bits, out=start)
-        np.left_shift(b, self._bits, out=entry)
-        np.add(entry, self._places[: b.size], out=entry)
-        both = two.nonzero()[0]
-        self._bucket[start.take(both) + 1] = entry.take(both)
-        self._bucket[start] = entry
+    def last(
+        self, a: NDArray[np.int64], b: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Which tags of A have one of B in their window, the place of the last (from 1), and how far it is before the
+        end of the window: 0 to 2 reach. `a` and `b` span less than 2^61; `b` is loaded."""
+        near, place, before = self.named(a, b)
+        self._step_back(place, before)
+        inside = (before <= 2 * self._reach_ps).nonzero()[0]
+        if inside.size < near.size:
+            near, place, before = near.take(inside), place.take(inside), before.take(inside)
+        return near, place, before
+
+    def named(
+        self, a: NDArray[np.int64], b: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """The same of all tags of A with anything in their buckets: less than 0 for a tag of B after the window, which
+        may hide one inside, more than 2 reach for one before it."""
+        wide_ps = 2 * self._reach_ps
+        span_ps = int(a[-1]) - int(a[0]) + wide_ps
+        bits = max(wide_ps.bit_length(), (span_ps // (self._named.size - 3)).bit_length())
+        zero_ps = int(a[0]) - self._reach_ps - (1 << bits)
+        one_look = wide_ps << 2 <= 1 << bits
+        self._write(b, zero_ps, bits, one_look)
+        found = self._look_up(a, zero_ps, bits, one_look)
+        self._earlier += b.size
+        return found
+
+    def search(self, place: NDArray[np.int64], before: NDArray[np.int64]) -> None:
+        """Where the place comes after the window, put the last that does not, or place 0, which is far before it."""
+        late = (before < 0).nonzero()[0]
+        if late.size == 0:
+            return
+        time, at = self._b[: self._size + 1], place.take(late)
+        end = time.take(at) + before.take(late)
+        at = np.searchsorted(time, end, side="right") - 1
+        place[late], before[late] = at, np.where(at > 0, end - time.take(at), _FAR_PS)
+
+    def _write(self, b: NDArray[np.int64], zero_ps: int, bits: int, one_look: bool) -> None:
+        """Leave in each bucket the number of its last tag: the last one written stays."""
+        if self._earlier > self._last_number - b.size:
+            self._named.fill(0)
+            self._earlier = 0
+        number = np.add(self._place[: b.size], self._earlier, out=self._number[: b.size])
+        time = np.subtract(b, zero_ps, out=self._b[1 : b.size + 1])
+        if one_look:
+            in_bucket = np.bitwise_and(time, (1 << bits) - 1, out=self._key[: b.size])
+            at_end = np.greater_equal(in_bucket, (1 << bits) - 2 * self._reach_ps, out=self._flag[: b.size])
+            twice = at_end.nonzero()[0]
+            self._named[(time.take(twice) >> bits) + 1] = number.take(twice)
+        self._named[np.right_shift(time, bits, out=self._key[: b.size])] = number
 
     def _look_up(
-        self, a: NDArray[np.int64], zero_ps: int, bucket_bits: int
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Tags of A that may have a pair; for each `(b - a + reach) << bits | place` of the last tag in its bucket."""
-        entry, key = self._a[:, : a.size]
-        may = self._a_flag[: a.size]
-        np.subtract(a, zero_ps, out=key)
-        np.right_shift(key, bucket_bits, out=key)
-        self._bucket.take(key, out=entry, mode="clip")
-        np.left_shift(a, self._bits, out=key)
-        np.subtract(entry, key, out=key)
-        latest = ((1 << bucket_bits) + 2 * self._reach_ps + 1) << self._bits
-        np.less(key.view(np.uint64), np.uint64(latest), out=may)
-        near = may.nonzero()[0]
-        return near, key.take(near)
+        self, a: NDArray[np.int64], zero_ps: int, bits: int, one_look: bool
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Tags of A with anything in their buckets; the last place there, and its time before the window's end."""
+        end = np.subtract(a, zero_ps - self._reach_ps, out=self._a[: a.size])
+        key = np.right_shift(end, bits, out=self._key[: a.size])
+        found = self._named.take(key, out=self._found[: a.size], mode="wrap")
+        if not one_look:
+            before = self._named.take(np.subtract(key, 1, out=key), out=self._found_before[: a.size], mode="wrap")
+            np.maximum(found, before, out=found)
+        near = np.greater(found, self._earlier, out=self._flag[: a.size]).nonzero()[0]
+        place = np.subtract(found.take(near), self._earlier, dtype=np.int64)
+        return near, place, end.take(near) - self._b.take(place, mode="wrap")
 
-    def _settle(
-        self, a: NDArray[np.int64], b: NDArray[np.int64], near: NDArray[np.int64], key: NDArray[np.int64]
-    ) -> Found:
-        """The pairs of the tags in question. Most have one and the table named it; the others are looked at again."""
-        reach_ps = self._reach_ps
-        place = key & ((1 << self._bits) - 1)
-        late = key >= (2 * reach_ps + 1) << self._bits  # the last tag of the bucket comes after the window
-        time = a.take(near)
-        before = b.take(place - 1, mode="clip") - time
-        again = ((before >= -reach_ps) & (place > 0)).nonzero()[0]
-        if again.size:
-            hidden = again[late[again]]
-            place[hidden] = _last_in_window(b, time[hidden], place[hidden] - 1, reach_ps)
-            late[hidden] = (b.take(place[hidden], mode="clip") < time[hidden] - reach_ps) | (place[hidden] < 0)
-        inside = (~late).nonzero()[0]
-        first = Found(near.take(inside), place.take(inside))
-        again = again[~late[again]]
-        return in_order([first, *_earlier(a, b, near[again], place[again], reach_ps)])
+    def _step_back(self, place: NDArray[np.int64], before: NDArray[np.int64]) -> None:
+        """Where the bucket's last tag comes after the window go back to the last one that does not."""
+        late = (before < 0).nonzero()[0]
+        at, distance = place.take(late), before.take(late)
+        for _ in range(_WALK):
+            if late.size == 0:
+                return
+            distance += self._step.take(at, mode="wrap")
+            at -= 1
+            place[late], before[late] = at, distance
+            still = (distance < 0).nonzero()[0]
+            late, at, distance = late.take(still), at.take(still), distance.take(still)
+        self.search(place, before)
 
 
-def _longest(bits: int) -> int:
-    """The time that still fits beside a place of so many bits."""
-    return 1 << (62 - bits)
-
-
-def _wrapped(number: int) -> int:
-    """The low 64 bits as a signed integer, as an int64 would keep them."""
-    return (number + (1 << 63)) % (1 << 64) - (1 << 63)
-
-
-def _last_in_window(
-    b: NDArray[np.int64], time: NDArray[np.int64], place: NDArray[np.int64], reach_ps: int
-) -> NDArray[np.int64]:
-    """The place of the last tag of B at or before `time + reach_ps`, which is `place` or shortly before; -1: none."""
-    late = (b.take(place, mode="clip") - time > reach_ps).nonzero()[0]
-    for _ in range(_WALK):
-        if late.size == 0:
-            return place
-        place[late] -= 1
-        late = late[(b.take(place[late], mode="clip") - time[late] > reach_ps) & (place[late] >= 0)]
-    place[late] = np.searchsorted(b, time[late] + reach_ps, side="right") - 1
-    return place
-
-
-def _earlier(
-    a: NDArray[np.int64], b: NDArray[np.int64], near: NDArray[np.int64], place: NDArray[np.int64], reach_ps: int
-) -> list[Found]:
-    """The pairs of tags of A with tags of B before `place`, back to the beginning of each window."""
-    parts = []
+def _pairs(buckets: Buckets, a: NDArray[np.int64], b: NDArray[np.int64], reach_ps: int) -> Found:
+    """All pairs of one chunk; `b` is loaded. Places in B count from 1."""
+    if int(a[-1]) - int(a[0]) + 2 * reach_ps >= _LONGEST_PS:
+        return _one_by_one(a, b, reach_ps)
+    near, place, before = buckets.last(a, b)
+    parts = [Found(near, place)]
     while near.size:
-        place = place - 1
-        inside = ((b.take(place, mode="clip") >= a.take(near) - reach_ps) & (place >= 0)).nonzero()[0]
-        near, place = near.take(inside), place.take(inside)
+        before = before + buckets.steps.take(place)
+        inside = (before <= 2 * reach_ps).nonzero()[0]
+        near, place, before = near.take(inside), place.take(inside) - 1, before.take(inside)
         parts.append(Found(near, place))
-    return parts
+    return in_order(parts)
+
+
+def _windows(
+    buckets: Buckets, a: NDArray[np.int64], b: NDArray[np.int64], reach_ps: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Tags of A with a pair, the first and the last place of B in their window; `b` is loaded, places count from 1."""
+    if int(a[-1]) - int(a[0]) + 2 * reach_ps >= _LONGEST_PS:
+        first, last = b.searchsorted(a - reach_ps) + 1, b.searchsorted(a + reach_ps, side="right")
+        near = (first <= last).nonzero()[0]
+        return near, first.take(near), last.take(near)
+    near, last, before = buckets.last(a, b)
+    several = (before + buckets.steps.take(last) <= 2 * reach_ps).nonzero()[0]
+    first = last.copy()
+    first[several] = b.searchsorted(a.take(near.take(several)) - reach_ps) + 1
+    return near, first, last
+
+
+def _one_by_one(a: NDArray[np.int64], b: NDArray[np.int64], reach_ps: int) -> Found:
+    """The same by binary search; places in B count from 1 here too."""
+    low, high = b.searchsorted(a - reach_ps), b.searchsorted(a + reach_ps, side="right")
+    count = high - low
+    near = np.repeat(np.arange(a.size), count)
+    place = np.arange(1, near.size + 1) + np.repeat(low - (count.cumsum() - count), count)
+    return Found(near, place)
 
 
 def in_order(parts: list[Found]) -> Found:
-    """The pairs by A and then B; each part is in A's order already. Places are below 2^31."""
+    """The pairs by A and then B; each part is so already. Places are below 2^31."""
     parts = [part for part in parts if part.a.size]
-    if len(parts) == 1:
-        return parts[0]
-    if not parts:
-        return NOTHING_FOUND
+    if len(parts) < 2:
+        return parts[0] if parts else NOTHING_FOUND
+    if sum(part.a.size for part in parts[1:]) <= _FEW < parts[0].a.size:
+        return _inserted(parts[0], in_order(parts[1:]))
     bits = max(int(part.b.max()) for part in parts).bit_length()
     packed = np.concatenate([part.a << bits | part.b for part in parts])
     packed.sort(kind="stable")
     return Found(packed >> bits, packed & ((1 << bits) - 1))
+
+
+def _inserted(pairs: Found, few: Found) -> Found:
+    """`few` more pairs among many, by copying what lies between them."""
+    at = pairs.a.searchsorted(few.a)
+    while True:
+        before = (pairs.a.take(at, mode="clip") == few.a) & (pairs.b.take(at, mode="clip") < few.b)
+        before &= at < pairs.a.size
+        if not before.any():
+            break
+        at += before
+    edges = [0, *at.tolist(), pairs.a.size]
+    pieces = []
+    for position, (start, stop) in enumerate(pairwise(edges)):
+        pieces += [(pairs, start, stop), (few, position, position + 1)]
+    return Found(
+        np.concatenate([part.a[start:stop] for part, start, stop in pieces]),
+        np.concatenate([part.b[start:stop] for part, start, stop in pieces]),
+    )
 
 
 def _refuse_unsorted(time_ps: NDArray[np.int64], start: int, stop: int) -> None:

@@ -20,8 +20,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
 
-from pair_samples import Planted, World, errors_ps, streams
-from test_core_pair_clock import write_a1
+from pair_samples import Planted, World, errors_ps, streams, write_a1
 
 from groundstation.core.pair_clock import ClockRefused, find_pair_clock
 

@@ -31,7 +31,7 @@ from groundstation.core.correlation import Correlation, correlate
 from groundstation.core.gating import SlotGate, Slots, assign_slots
 from groundstation.core.merging import Merger, merge
 from groundstation.core.patterns import PatternCoincidences
-from groundstation.core.tags import TagBlock
+from groundstation.core.tags import EMPTY_BLOCK, TagBlock
 
 OURS = "groundstation"
 HALF_WINDOW_PS, HALF_RANGE_PS, BIN_PS = 1_000, 100_000, 100
@@ -188,27 +188,38 @@ def patterns(share: float) -> Work:
 
 
 def chain(sent: Transmission) -> Work:
-    """The whole BB84 chain: merge detectors and beacon, clock, gate, match to the record, tallies."""
+    """The whole BB84 chain: detectors and beacon, as two streams or to be merged first, clock, gate, match to the
+    record, tallies. The chain itself needs no merged stream, only to hear of both."""
     sent, record = link(sent)
-    channel = np.full(sent.beacon_ps.size, BEACON_CHANNEL, np.uint8)
     detectors = blocks_of(sent.detectors)
-    beacon = TagBlock(sent.beacon_ps, channel)
-    cuts = np.searchsorted(sent.beacon_ps, [block.time_ps[-1] for block in detectors], side="right").tolist()
-    edges = [0, *cuts, beacon.time_ps.size]
-    pulses = [TagBlock(beacon.time_ps[i:j], beacon.channel[i:j]) for i, j in pairwise(edges)]
+    beacon_ps = sent.beacon_ps
+    cuts = np.searchsorted(beacon_ps, [block.time_ps[-1] for block in detectors], side="right").tolist()
+    pulses = [beacon_ps[start:stop] for start, stop in pairwise([0, *cuts, beacon_ps.size])]
+    syncs = [TagBlock(times, np.full(times.size, BEACON_CHANNEL, np.uint8)) for times in pulses]
 
-    def run() -> np.ndarray:
-        merger = Merger(2)
-        stage = Bb84Chain(BeaconTracker(BEACON_PS), SLOTS_PER_PULSE, SLOT_PS, HALF_WIDTH_PS, record, 7, BEACON_CHANNEL)
-        for clicks, syncs in zip(detectors, pulses[:-1], strict=True):
-            stage.feed(merger.feed(0, clicks))
-            stage.feed(merger.feed(1, syncs, int(clicks.time_ps[-1])))
-        stage.feed(merger.feed(1, pulses[-1]))
-        stage.feed(merger.finish())
-        return stage.finish().table
+    def stage() -> Bb84Chain:
+        return Bb84Chain(BeaconTracker(BEACON_PS), SLOTS_PER_PULSE, SLOT_PS, HALF_WIDTH_PS, record, 7, BEACON_CHANNEL)
 
-    ours = Contender(f"{OURS}, whole chain", sent.detectors.time_ps.size + beacon.time_ps.size, run)
-    return Work("BB84: merge, clock, gate, match, tallies", [ours], [], [Target(ours.name, mtags_per_s=60)])
+    def beside() -> np.ndarray:
+        chain = stage()
+        for block, times in zip([*detectors, EMPTY_BLOCK], pulses, strict=True):
+            chain.feed(block, times)
+        return chain.finish().table
+
+    def merging() -> np.ndarray:
+        merger, chain = Merger(2), stage()
+        for clicks, times in zip(detectors, syncs[:-1], strict=True):
+            chain.feed(merger.feed(0, clicks))
+            chain.feed(merger.feed(1, times, int(clicks.time_ps[-1])))
+        chain.feed(merger.feed(1, syncs[-1]))
+        chain.feed(merger.finish())
+        return chain.finish().table
+
+    tags = sent.detectors.time_ps.size + beacon_ps.size
+    ours = Contender(f"{OURS}, two streams", tags, beside)
+    merged_first = Contender(f"{OURS}, merged first", tags, merging)
+    targets = [Target(ours.name, mtags_per_s=60)]
+    return Work("BB84: beacon and detectors, clock, gate, match, tallies", [ours, merged_first], [], targets)
 
 
 def measure(work: Work, rounds: int) -> list[Measured]:

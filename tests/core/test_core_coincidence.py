@@ -80,8 +80,31 @@ def test_many_small_chunks_and_few_buckets_change_nothing(seed, window, which):
     a, b = (np.sort(rng.integers(0, 10 ** int(rng.integers(3, 19)), rng.integers(1, 300))) for _ in range(2))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(window_search, "_CHUNK", int(rng.integers(1, 40)))
-        patch.setattr(window_search, "_BUCKETS", 1 << int(rng.integers(1, 7)))
+        patch.setattr(window_search, "_BUCKETS_PER_TAG", int(rng.integers(1, 4)))
         assert as_list(pairs(a, b, window, which)) == expected_pairs(a, b, window, which)
+
+
+@given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), unique=True, max_size=250), st.integers(0, 80))
+def test_few_pairs_put_between_many_come_out_in_order(found, few):
+    order = sorted(found[few:]), sorted(found[: few // 2]), sorted(found[few // 2 : few])
+    parts = [window_search.Found(*np.array(part, np.int64).reshape(-1, 2).T) for part in order]
+    assert as_list(window_search.in_order(parts)) == sorted(found)
+
+
+def test_numbers_in_the_buckets_begin_anew_before_they_overflow():
+    rng = np.random.default_rng(3)
+    buckets = window_search.Buckets(5, 100, 100)
+    buckets._earlier = 2**31 - 250
+    for chunk in range(5):
+        a, b = (np.sort(rng.integers(0, 3_000, 100)) + chunk * 10**4 for _ in range(2))
+        a[[0, -1]] = chunk * 10**4, chunk * 10**4 + 3_000  # all of B is inside the windows' span
+        assert buckets.load(b)
+        near, place, before = buckets.last(a, b)
+        last = np.searchsorted(b, a + 5, side="right")
+        inside = np.flatnonzero(last > np.searchsorted(b, a - 5))
+        assert np.array_equal(near, inside)
+        assert np.array_equal(place, last[inside])
+        assert np.array_equal(before, a[inside] + 5 - b[last[inside] - 1])
 
 
 @pytest.mark.parametrize("which", CHOICES)

@@ -22,6 +22,7 @@ from groundstation.core.entanglement import (
     qber,
     sift_pairs,
     sifted_errors,
+    squash,
     visibility,
 )
 from groundstation.report.document import error_rate
@@ -218,3 +219,46 @@ def test_accidentals_give_car_and_heralding():
 def test_an_unknown_state_is_named():
     with pytest.raises(ValueError, match=r'the state is "chi", expected one of phi\+, phi-, psi\+, psi-'):
         expected_correlations("chi", 0.0, 0.0)
+
+
+def _squashed(times, channels, half_window_ps=1000, key=7):
+    time_ps = np.array(times, np.int64)
+    return squash(time_ps, np.array(channels, np.uint8), half_window_ps, time_ps, key)
+
+
+def test_a_lone_click_keeps_its_outcome_and_so_do_two_of_one_detector():
+    outcome = _squashed([0, 5000, 5400, 9000], [0, 3, 3, 1])
+    assert outcome.channel.tolist() == [0, 3, 3, 1]
+    assert not outcome.double.any()
+
+
+def test_the_outcome_of_a_double_click_is_random_in_its_basis_and_in_both_if_both_clicked():
+    events = np.arange(4000) * 100_000
+    times = np.stack((events, events + 1000), axis=1).ravel()
+    same = _squashed(times, [2, 3] * 4000)
+    assert same.double.all()
+    assert set(same.channel.tolist()) == {2, 3}
+    assert abs(same.channel[::2].astype(int).sum() - 2.5 * 4000) < 5 * math.sqrt(4000 / 4)
+    both = np.bincount(_squashed(times, [0, 3] * 4000).channel[::2], minlength=4)
+    assert np.abs(both - 1000).max() < 5 * math.sqrt(750)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 3)), max_size=12), st.integers(0, 500))
+def test_double_clicks_are_those_with_another_detector_in_the_window(clicks, half_window_ps):
+    clicks = sorted(clicks)
+    outcome = _squashed([time for time, _ in clicks], [channel for _, channel in clicks], half_window_ps)
+    for (time, channel), found, double in zip(clicks, outcome.channel, outcome.double, strict=True):
+        others = {c for t, c in clicks if abs(t - time) <= half_window_ps} - {channel}
+        assert bool(double) == bool(others)
+        assert found // 2 in {c // 2 for c in (channel, *others)}
+        assert others or found == channel
+
+
+def test_the_drawn_outcome_depends_on_the_click_and_the_key_alone():
+    times, channels = [0, 400, 90_000, 90_300], [0, 1, 0, 3]
+    whole = _squashed(times, channels).channel.tolist()
+    assert (
+        whole
+        == _squashed(times[:2], channels[:2]).channel.tolist() + _squashed(times[2:], channels[2:]).channel.tolist()
+    )
+    assert len({tuple(_squashed(times, channels, key=key).channel.tolist()) for key in range(20)}) > 4

@@ -50,3 +50,14 @@ def test_notes_list_causes_in_a_stable_order_and_zeros_too():
     assert list(ledger.as_notes()) == ["seen", "recorded", "dropped", "missed"]
     assert list(ledger.as_notes()["dropped"]) == ["disk full", "overflow"]
     assert ledger.as_notes()["recorded"] == 0
+
+
+@given(ledgers, ledgers)
+def test_the_sum_of_two_ledgers_counts_everything_once_and_leaves_the_second_alone(one, other):
+    total, before = one.copy(), other.copy()
+    total.add(other)
+    assert (total.seen, total.recorded) == (one.seen + other.seen, one.recorded + other.recorded)
+    assert sum(total.dropped.values()) == sum(one.dropped.values()) + sum(other.dropped.values())
+    assert total.in_flight() == one.in_flight() + other.in_flight()
+    assert (total.missed is None) == (one.missed is None and other.missed is None)
+    assert other == before

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pair_samples import START_PS, Planted, World, errors_ps, streams
+from pair_samples import START_PS, Planted, World, errors_ps, streams, write_a1
 
 from groundstation.core.pair_clock import ClockRefused, PairClock, find_pair_clock
 from groundstation.core.tags import UnsortedTags
@@ -341,12 +341,6 @@ def test_a_range_that_makes_no_sense_is_refused(wrong):
         find_pair_clock(*streams(Planted(), World(1e4, seconds=1)), **wrong)
 
 
-def write_a1(path, time_ps):
-    """Events of S-Fifteen's a1 format: 54 bits of 1/256 ns, here always detector 1."""
-    ticks = time_ps.astype(np.uint64) * np.uint64(32) // np.uint64(125)
-    (ticks << np.uint64(10) | np.uint64(1)).astype("<u8").tofile(path)
-
-
 @pytest.mark.slow
 def test_fpfind_gives_the_same_clock(tmp_path):
     """The reference program, with settings in which it can answer (2^22 bins of 512 ns, 1 ns in the end)."""
@@ -366,3 +360,20 @@ def test_fpfind_gives_the_same_clock(tmp_path):
     when = np.array([origin])
     assert df == pytest.approx(clock.frequency_offset, abs=1e-8)
     assert dt_ns == pytest.approx((clock.to_b(when) - when)[0] * 1e-3, abs=5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(50))
+def test_noise_has_no_clock_in_two_seconds_and_ten_ppm(seed):
+    with pytest.raises(ClockRefused, match="stands out"):
+        find_pair_clock(*streams(Planted(), World(1e4, 0.0, seconds=4), seed))
+
+
+@pytest.mark.parametrize("max_offset_s", [1e-6, 1e-5, 6e-5, 1e-3])
+def test_a_narrow_range_finds_half_a_percent_of_pairs_and_refuses_noise(max_offset_s):
+    narrow = {"max_offset_s": max_offset_s, "max_frequency_offset": 1e-7}
+    planted = Planted(0.3 * max_offset_s, 1e-8)
+    clock = find_pair_clock(*streams(planted, World(1e5, 0.005)), **narrow)
+    assert np.abs(errors_ps(clock, planted)).max() < 50
+    with pytest.raises(ClockRefused, match="stands out"):
+        find_pair_clock(*streams(planted, World(1e5, 0.0)), **narrow)

@@ -161,3 +161,14 @@ def test_steps_backwards_are_refused_between_pieces_too():
 def test_options_without_sense_are_refused(wrong):
     with pytest.raises(ValueError, match="positive"):
         PairClockTracker(begin(*SAMPLE), **wrong)
+
+
+def test_a_last_window_is_used_as_far_as_both_stations_recorded():
+    a_ps, b_ps = streams(PASS, World(2e4, 0.05, seconds=5))
+    last = follow(a_ps[: round(a_ps.size * 0.88)], b_ps)[-1]
+    assert last.clock is not None
+    assert last.clock.stop_ps == pytest.approx(last.start_ps + 0.4e12, abs=1e10)
+    assert np.abs(errors_ps(last.clock, PASS)).max() < 100
+    ended = follow(a_ps, b_ps[: round(b_ps.size * 0.7)])
+    assert ended[-1].clock is None
+    assert ended[-1].sentence == "station B had ended before this window"
