@@ -1,4 +1,4 @@
-"""`groundstation pairs`: a simulated source of entangled pairs, and the recordings that two stations make of it.
+"""`groundstation pairs`: a simulated source of entangled pairs, and the sealed recordings that two stations make of it.
 
 The wires between instruments and recorder are not simulated here (`groundstation run` does that): the world is
 written as two recordings, at once or growing in step with the world's time, so that they can be followed live.
@@ -19,9 +19,10 @@ from groundstation.clock import NS_PER_S, Clock, SimulatedClock, monotonic_ns, m
 from groundstation.core.ledger import Ledger
 from groundstation.core.tags import CHANNEL_NUMBER, CHANNELS
 from groundstation.core.timebase import PS_PER_S
-from groundstation.errors import BadInput
+from groundstation.errors import BadInput, GroundStationError
 from groundstation.pipeline.settings import AnalysisSettings
 from groundstation.recording.manifest import create_recording
+from groundstation.recording.sealing import remove_segments, seal_in_child
 from groundstation.recording.segment import Table
 from groundstation.recording.writer import StreamWriter
 from groundstation.simulation.pair_parameters import ANALYSER_B_DEG, SCENES, PairStationParameters, PairWorldParameters
@@ -48,16 +49,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--settings", choices=tuple(ANALYSER_B_DEG), help="instead of the file's")
     parser.add_argument("--seed", type=int, help="seed of the simulated world")
     parser.add_argument("--speed", type=float, help="world seconds per second (default: as fast as it goes)")
+    parser.add_argument(
+        "--keep-segments",
+        action="store_true",
+        help="leave the directories beside the sealed files (always with --speed: somebody may be following them)",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
-    """Write both recordings to their end."""
+    """Write both recordings to their end and seal them; 0 when both are sealed, 1 when one is only a directory."""
     parameters = _chosen(load_pair_world(options.config), options)
     if options.speed is not None and not 0.1 <= options.speed <= 100.0:
         raise BadInput(f"--speed is {options.speed:g}; give a number from 0.1 to 100")
     scene = pair_scene(parameters)
     clock = SimulatedClock(scene.zero_utc_ns, monotonic_ns(), options.speed) if options.speed else None
     directories = [options.output / name for name in parameters.stations]
+    for target in (_sealed_path(directory) for directory in directories):
+        if target.exists():
+            raise BadInput(f"{target} is there already; choose another --output")
     duration_s = (scene.stop_utc_ns - scene.zero_utc_ns) / NS_PER_S
     sys.stdout.write(
         f"Simulating {duration_s:.0f} s from {utc_text(scene.zero_utc_ns, 0)}: "
@@ -70,9 +79,28 @@ def run(options: argparse.Namespace) -> int:
             for number, directory in enumerate(directories)
         ]
         _write(scene, recorders, clock)
-    for directory, recorder in zip(directories, recorders, strict=True):
-        sys.stdout.write(f"Recording {directory}: {recorder.recorded:,} tags\n")
-    return 0
+    keep = options.keep_segments or clock is not None
+    sealed = [_sealed(directory, r.recorded, keep) for directory, r in zip(directories, recorders, strict=True)]
+    return 0 if all(sealed) else 1
+
+
+def _sealed_path(directory: Path) -> Path:
+    return directory.with_name(f"{directory.name}.h5")
+
+
+def _sealed(directory: Path, tags: int, keep_segments: bool) -> bool:
+    """Make one file of a recording's directory and say where it is; False when that failed."""
+    target = _sealed_path(directory)
+    try:
+        seal_in_child(directory, target)
+        if not keep_segments:
+            remove_segments(directory)
+    except GroundStationError as error:
+        sys.stdout.write(f"Not sealed: {error}. The recording is safe in {directory}.\n")
+        return False
+    beside = f"; its segments stay in {directory}" if keep_segments else ""
+    sys.stdout.write(f"Recording {target}: {tags:,} tags, sealed{beside}\n")
+    return True
 
 
 def load_pair_world(path: Path) -> PairWorldParameters:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundstation.core.coincidence import pairs
-from groundstation.core.entanglement import joint_counts, sift_pairs
+from groundstation.core.entanglement import joint_counts, sift_pairs, squash
 from groundstation.core.pair_clock import PairClock
 from groundstation.core.timebase import PS_PER_S
 from groundstation.pipeline.pair_result import PairSettings, SiftedSide
@@ -58,10 +58,12 @@ class Window:
 class PairBooks:
     """The integers that two recordings add up to."""
 
-    def __init__(self, settings: PairSettings, expected: NDArray[np.float64]) -> None:
-        """`expected` (2, 2): which bases belong together, see `expected_correlations`."""
+    def __init__(self, settings: PairSettings, expected: NDArray[np.float64], keys: tuple[int, int]) -> None:
+        """`expected` (2, 2): which bases belong together, see `expected_correlations`; `keys`: each station's own for
+        the random outcomes of double clicks, see `squash`."""
         self._settings = settings
         self._expected = expected
+        self._keys = keys
         self.bin_ps = max(settings.half_window_ps // 10, 1)
         self._half_bins = settings.histogram_half_windows * settings.half_window_ps // self.bin_ps
         self._last_b_ps = _NEVER_PS
@@ -69,6 +71,7 @@ class PairBooks:
         self.accidental_counts = np.zeros((4, 4), np.int64)
         self.shifts = 2 * settings.shifts_each_way
         self.singles = np.zeros((2, 4), np.int64)
+        self.double_clicks = np.zeros(2, np.int64)
         self.histogram = np.zeros(2 * self._half_bins + 1, np.int64)
         self.analysed_ps = 0
         self.per_second: dict[int, int] = {}
@@ -92,8 +95,15 @@ class PairBooks:
         self.analysed_ps += window.stop_ps - window.start_ps - _overlap(window)
         keep = np.flatnonzero(around)
         b, b_ps = b.at(keep), b_ps[keep]
+        a, b = self._squashed(0, a, a.common_ps, window), self._squashed(1, b, b_ps, window)
         self._count(a, b, b_ps)
         self._count_accidentals(a, b, b_ps)
+
+    def _squashed(self, side: int, clicks: CommonClicks, time_ps: NDArray[np.int64], window: Window) -> CommonClicks:
+        """The same clicks, each with the outcome that counts."""
+        outcome = squash(time_ps, clicks.detector, self._settings.half_window_ps, clicks.time_ps, self._keys[side])
+        self.double_clicks[side] += np.count_nonzero(outcome.double & _live(time_ps, window))
+        return clicks._replace(detector=outcome.channel)
 
     def _count(self, a: CommonClicks, b: CommonClicks, b_ps: NDArray[np.int64]) -> None:
         reach = self._half_bins * self.bin_ps + (self.bin_ps - 1) // 2

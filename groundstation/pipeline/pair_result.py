@@ -68,6 +68,7 @@ class PairResult:
     accidental_counts: NDArray[np.int64]
     shifts: int
     singles: NDArray[np.int64]  # (2, 4)
+    double_clicks: tuple[int, int]  # clicks with another detector's beside them: their outcome was drawn
     dark_hz: tuple[float, float]
     #: Time that was searched for coincidences; time without a sure clock; time beside gaps, all of A's clock.
     analysed_ps: int

@@ -6,6 +6,7 @@ by window, and counts coincidences. Every decision is anchored on the common tim
 is known, never on when or in what pieces they were read.
 """
 
+import hashlib
 import math
 from dataclasses import replace
 
@@ -55,7 +56,9 @@ class PairAnalysis:
         self._remarks: list[str] = []
         self.state = self._state(state)
         self.analyser_deg = self._analysers(analyser_deg)
-        self.books = PairBooks(settings, expected_correlations(self.state, *self.analyser_deg))
+        self.books = PairBooks(
+            settings, expected_correlations(self.state, *self.analyser_deg), (_key_of(a.run_id), _key_of(b.run_id))
+        )
         self._times: tuple[CommonTime, CommonTime] | None = None
         self._held: list[CommonClicks] = [NO_CLICKS, NO_CLICKS]
         self._acquisition = PairAcquisition(self._stations, settings, self.predicted)
@@ -230,6 +233,7 @@ class PairAnalysis:
             accidental_counts=books.accidental_counts.copy(),
             shifts=books.shifts,
             singles=books.singles.copy(),
+            double_clicks=(int(books.double_clicks[0]), int(books.double_clicks[1])),
             dark_hz=(a.about.dark_hz, b.about.dark_hz),
             analysed_ps=books.analysed_ps,
             unsynchronised_ps=self.unsynchronised_ps,
@@ -240,6 +244,11 @@ class PairAnalysis:
             per_second=per_second,
             sifted=books.sifted(),
         )
+
+
+def _key_of(run_id: str) -> int:
+    """The key of a recording's random choices: the same whenever and however it is analysed."""
+    return int.from_bytes(hashlib.sha256(run_id.encode()).digest()[:8], "big")
 
 
 def _check(settings: PairSettings) -> None:

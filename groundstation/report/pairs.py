@@ -63,6 +63,7 @@ def pairs_document(result: PairResult) -> Document:
         "excluded_s": result.excluded_ps / PS_PER_S,
         "clock": vars(result.clock),
         "singles": _sides([dict(zip(DETECTORS, row, strict=True)) for row in result.singles.tolist()]),
+        "double_clicks": _sides(result.double_clicks),
         "coincidences": total,
         "coincidence_rate_hz": total / analysed_s if analysed_s else None,
         "counts": result.counts.tolist(),
@@ -134,14 +135,17 @@ def write_pairs(result: PairResult, directory: Path) -> None:
                 np.savez(file, time_ps=side.time_ps, basis=side.basis, bit=side.bit)
         path = directory / "coincidences.svg"
         with house_style():
-            path.write_text(svg_text(pairs_figure(result), "coincidences"), encoding="utf-8")
+            svg = svg_text(pairs_figure(result), "coincidences")
+        # Opened by itself on a narrow screen it shrinks instead of being cut.
+        svg = svg.replace("<svg ", '<svg style="max-width: 100%; height: auto" ', 1)
+        path.write_text(svg, encoding="utf-8")
     except OSError as error:
         raise GroundStationError(f"the result could not be written: {path}: {error.strerror}") from error
 
 
 def pairs_figure(result: PairResult) -> Figure:
     """Delay histogram with the window shaded, counts by channels, coincidences over time."""
-    height_in = 5.4
+    height_in = 5.6
     figure = Figure(figsize=(WIDTH_IN, height_in), facecolor="none")
     left = 0.12 / WIDTH_IN
     title = f"Coincidences of {result.stations[0]} and {result.stations[1]}"
@@ -150,12 +154,25 @@ def pairs_figure(result: PairResult) -> Figure:
         figure.text(
             1 - left, 1 - 0.24 / height_in, "SIMULATION", size=12, weight="bold", color=WARNING, ha="right", va="center"
         )
+    figure.text(left, 1 - 0.5 / height_in, _outcome(result), size=10, color=INK, va="center")
     _draw_delays(panel(figure, 2.95, 1.95), result)
     counts = figure.add_axes((0.66 / WIDTH_IN, 0.5 / height_in, 1.8 / WIDTH_IN, 1.8 / height_in))
     _draw_counts(counts, result)
-    rate = figure.add_axes((3.15 / WIDTH_IN, 0.5 / height_in, 2.85 / WIDTH_IN, 1.8 / height_in))
+    rate = figure.add_axes((3.3 / WIDTH_IN, 0.5 / height_in, 2.7 / WIDTH_IN, 1.8 / height_in))
     _draw_rate(rate, result)
     return figure
+
+
+def _outcome(result: PairResult) -> str:
+    """What the pairs prove, in one line: S, the error rate, or that these settings give neither."""
+    document = pairs_document(result)
+    if document["chsh"] is not None:
+        s = document["chsh"]
+        return f"CHSH S = {_with_error(s, 3)}, {s['sigmas_above_2']:.1f} sigma above 2"
+    if document["sifted_bits"]["overall"]:
+        rate = _with_error(document["qber"]["overall"], 2, True)
+        return f"QBER {rate} of {document['sifted_bits']['overall']:,} sifted bits"
+    return "These analyser angles give neither S nor sifted bits."
 
 
 def _draw_delays(axes: Axes, result: PairResult) -> None:
@@ -166,7 +183,7 @@ def _draw_delays(axes: Axes, result: PairResult) -> None:
     axes.step(delay_ns, result.histogram, where="mid", color=INK, lw=1.1)
     axes.set_xlim(float(delay_ns[0]), float(delay_ns[-1]))
     axes.set_ylim(0, max(1.0, float(result.histogram.max(initial=0)) * 1.15))
-    axes.set_xlabel("delay of B against A (ns)")
+    axes.set_xlabel(f"delay of {result.stations[1]} against {result.stations[0]} (ns)")
     axes.set_ylabel(f"pairs in {result.histogram_bin_ps} ps")
     expected = float(result.accidental_counts.sum()) / result.shifts
     key(
@@ -199,7 +216,7 @@ def _draw_counts(axes: Axes, result: PairResult) -> None:
 
 
 def _draw_rate(axes: Axes, result: PairResult) -> None:
-    axes.set_xlabel("time (s)")
+    axes.set_xlabel("time since the first coincidence (s)")
     axes.set_ylabel("coincidences a second")
     axes.tick_params(length=3)
     if not result.per_second.size:

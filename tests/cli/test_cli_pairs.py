@@ -31,7 +31,9 @@ def recorded(experiment: Path, console: Console, tmp_path_factory: pytest.TempPa
     options = ("--config", experiment, "--output", output, "--settings", "bbm92")
     code, said, errors = console.run("pairs", *options, *_LABORATORY)
     assert (code, errors) == (0, "")
-    assert re.search(r"Recording \S+/delingha: [\d,]+ tags\nRecording \S+/lijiang: [\d,]+ tags\n$", said)
+    assert re.search(
+        r"Recording \S+/delingha.h5: [\d,]+ tags, sealed\nRecording \S+/lijiang.h5: [\d,]+ tags, sealed\n$", said
+    )
     return output
 
 
@@ -45,7 +47,7 @@ def test_the_pairs_of_two_recordings_are_found_told_drawn_and_kept(
     recorded: Path, console: Console, tmp_path: Path
 ) -> None:
     output = tmp_path / "result"
-    code, said, errors = console.run("coincide", recorded / "delingha", recorded / "lijiang", "--output", output)
+    code, said, errors = console.run("coincide", recorded / "delingha.h5", recorded / "lijiang.h5", "--output", output)
     assert (code, errors) == (0, "")
     assert re.search(r"(?m)^clock +found blindly in 4 s at \d+\.\d sigma", said)
     assert re.search(r"(?m)^sifted +[\d,]+ bits, QBER 1\.\d\d ± 0\.\d\d %", said)
@@ -67,7 +69,7 @@ def test_the_pairs_of_two_recordings_are_found_told_drawn_and_kept(
 
 
 def test_no_key_bit_is_in_the_document(recorded: Path, console: Console, tmp_path: Path) -> None:
-    assert console.run("coincide", recorded / "delingha", recorded / "lijiang", "--output", tmp_path)[0] == 0
+    assert console.run("coincide", recorded / "delingha.h5", recorded / "lijiang.h5", "--output", tmp_path)[0] == 0
     text = (tmp_path / "coincidences.json").read_text(encoding="utf-8")
     with np.load(tmp_path / "sifted-a.npz") as columns:
         assert not any(str(time) in text for time in columns["time_ps"][:100])
@@ -79,7 +81,7 @@ def test_a_narrower_window_finds_fewer(recorded: Path, console: Console, tmp_pat
     for half_window_ps in (300, 1250):
         output = tmp_path / str(half_window_ps)
         options = ("--half-window-ps", half_window_ps, "--output", output)
-        assert console.run("coincide", recorded / "delingha", recorded / "lijiang", *options)[0] == 0
+        assert console.run("coincide", recorded / "delingha.h5", recorded / "lijiang.h5", *options)[0] == 0
         found.append(_document(output)["coincidences"])
     assert found[0] / found[1] == pytest.approx(0.524, abs=0.03)  # type: ignore[operator]  # erf(300 / 420 / sqrt 2)
 
@@ -104,7 +106,8 @@ def test_recordings_that_are_still_growing_are_followed_to_the_same_result(
         recorder.kill()
         recorder.communicate()
     assert (live.returncode, live.stderr) == (0, "")
-    assert console.run("coincide", a, b, "--output", tmp_path / "archive")[0] == 0
+    sealed = tmp_path / "delingha.h5", tmp_path / "lijiang.h5"  # the followed directories are left where they are
+    assert console.run("coincide", *sealed, "--output", tmp_path / "archive")[0] == 0
     one, other = _document(tmp_path / "live"), _document(tmp_path / "archive")
     assert one.pop("provenance") != other.pop("provenance")
     assert one == other
@@ -127,7 +130,8 @@ def test_recordings_that_are_still_growing_are_followed_to_the_same_result(
 def test_bad_input_is_one_sentence(
     recorded: Path, console: Console, options: tuple[str, ...], sentence: str, tmp_path: Path
 ) -> None:
-    words = [str(recorded / word) if word in ("nowhere", "delingha", "lijiang") else word for word in options]
+    files = {"nowhere": "nowhere", "delingha": "delingha.h5", "lijiang": "lijiang.h5"}
+    words = [str(recorded / files[word]) if word in files else word for word in options]
     code, said, errors = console.run("coincide", *words, "--output", tmp_path)
     assert (code, said) == (2, "")
     assert re.fullmatch(f"groundstation: .*{sentence}.*\n", errors)
@@ -160,11 +164,11 @@ def test_an_experiment_that_cannot_be_is_one_sentence(
 def test_recordings_are_not_overwritten(recorded: Path, experiment: Path, console: Console) -> None:
     code, _, errors = console.run("pairs", "--config", experiment, "--output", recorded, *_LABORATORY)
     assert code == 2
-    assert "is not empty; a recording needs a new or empty directory" in errors
+    assert "delingha.h5 is there already; choose another --output" in errors
 
 
 def test_info_understands_such_a_recording(recorded: Path, console: Console) -> None:
-    code, said, errors = console.run("info", recorded / "lijiang")
+    code, said, errors = console.run("info", recorded / "lijiang.h5")
     assert (code, errors) == (0, "")
     assert said.startswith("laboratory source over Lijiang, simulation, run ")
 

@@ -32,7 +32,7 @@ def recorded(directory, text, *options):
     directory.mkdir(parents=True, exist_ok=True)
     config = directory / "experiment.toml"
     config.write_text(text, encoding="utf-8")
-    assert main(["pairs", "--config", str(config), "--output", str(directory), *options]) == 0
+    assert main(["pairs", "--config", str(config), "--output", str(directory), "--keep-segments", *options]) == 0
     return tuple(directory / name for name in NAMES)
 
 

@@ -2,6 +2,9 @@
 
 import math
 import shutil
+import subprocess
+import sys
+import time
 from contextlib import redirect_stdout
 from io import StringIO
 
@@ -259,3 +262,31 @@ def test_a_whole_pass_repeats_the_published_result(tmp_path):
     assert 1 <= rate <= 2
     assert result.clock.predicted
     assert result.analysed_ps > 200e12
+
+
+def test_two_writers_that_are_not_in_step_are_followed_to_the_result_of_the_sealed_files(laboratory, tmp_path):
+    copies = [tmp_path / path.name for path in laboratory]
+    code = (
+        "import sys, pathlib; from groundstation.recording.copy import recut; "
+        "from groundstation.recording.reader import open_recording; "
+        "recut(open_recording(pathlib.Path(sys.argv[1])), pathlib.Path(sys.argv[2]), int(sys.argv[3]))"
+    )
+    writers = [
+        subprocess.Popen([sys.executable, "-c", code, str(path), str(copy), rows])
+        for path, copy, rows in zip(laboratory, copies, ("500", "1700"), strict=True)
+    ]
+    try:
+        deadline = time.monotonic() + 60
+        while not all((copy / MANIFEST_NAME).exists() for copy in copies):
+            assert time.monotonic() < deadline
+        analysis = analysis_of(*copies, follow=True)
+        while not analysis.finished:
+            assert time.monotonic() < deadline
+            analysis.step()
+        assert [writer.wait(60) for writer in writers] == [0, 0]
+    finally:
+        for writer in writers:
+            writer.kill()
+            writer.wait()
+    sealed = [path.with_name(f"{path.name}.h5") for path in laboratory]
+    assert text_of(analysis.result()) == text_of(analysed(*sealed))
