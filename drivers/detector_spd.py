@@ -84,21 +84,32 @@ class SpdSettings:
 
 
 class SpdDetector:
-    """An SPD: a `Detector`. All calls may raise TransportTimeout, TransportLost and WireError."""
+    """An SPD: a `Detector`. All calls may raise TransportTimeout, TransportLost and WireError.
+
+    A call on a lost link first tries to make it again, once; nothing that was set before is set again.
+    """
 
     def __init__(self, link: Link, clock: Clock, settings: SpdSettings) -> None:
         self._link = link
         self._clock = clock
         self._settings = settings
+        self._identity: Identity | None = None
 
     def identify(self) -> Identity:
         """Raises WrongInstrument when something else answers, TransportTimeout when nothing does."""
         try:
-            return self._query(IDENTIFY, parse_identity)
+            found = self._query(IDENTIFY, parse_identity)
         except WireError as error:
             raise WrongInstrument(
                 f"{self._link.address} is not an S-Fifteen SPD: {error}; check the address"
             ) from error
+        self._identity = self._identity or found
+        if (found.model, found.serial) != (self._identity.model, self._identity.serial):
+            raise WrongInstrument(
+                f"{self._link.address} now answers as {found.model} {found.serial}, it was {self._identity.model} "
+                f"{self._identity.serial}; check the plugs"
+            )
+        return found
 
     def bias_v(self) -> float:
         return self._query("hvolt?", parse_number)
@@ -133,8 +144,7 @@ class SpdDetector:
             raise BadInput(f"an integration of {integration_s} s is none; give a number of seconds above 0")
         wait_s = integration_s / self._clock.speed + self._link.timeout_s
         with self._link.exchange():
-            if not self._link.in_step:
-                self._resynchronise()
+            self._get_ready()
             self._link.write(command("time", integration_s * 1000.0))
             return self._query("counts?", parse_counts, attempts=1, timeout_s=wait_s)
 
@@ -146,8 +156,7 @@ class SpdDetector:
         if not math.isfinite(value):
             raise BadInput(f"{name} cannot be {value}; give a number")
         with self._link.exchange():
-            if not self._link.in_step:
-                self._resynchronise()
+            self._get_ready()
             self._link.write(command(name, value))
             deadline = monotonic_s() + max(_SETTLE_S / self._clock.speed, 5 * _POLL_S)
             while abs((found := self._query(f"{name}?", parse_number)) - value) > tolerance:
@@ -161,8 +170,7 @@ class SpdDetector:
     def _query(self, text: str, parse: Callable[[bytes], T], attempts: int = 2, timeout_s: float | None = None) -> T:
         """One question, one line; asked once more, in step again, when that failed."""
         with self._link.exchange():
-            if not self._link.in_step:
-                self._resynchronise()
+            self._get_ready()
             self._link.flush_input()
             try:
                 self._link.write(question(text))
@@ -172,6 +180,13 @@ class SpdDetector:
                 if attempts <= 1:
                     raise
             return self._query(text, parse, attempts - 1, timeout_s)
+
+    def _get_ready(self) -> None:
+        """A link on which the next line answers the next question."""
+        if self._link.lost:
+            self._link.reconnect(self.identify)
+        if not self._link.in_step:
+            self._resynchronise()
 
     def _resynchronise(self) -> None:
         """Ask who it is and skip late answers until that one comes and silence follows."""

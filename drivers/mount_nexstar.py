@@ -140,12 +140,16 @@ class NexStarSettings:
 
 
 class NexStarMount:
-    """A NexStar mount: a `Mount`. All calls may raise TransportTimeout, TransportLost and WireError."""
+    """A NexStar mount: a `Mount`. All calls may raise TransportTimeout, TransportLost and WireError.
+
+    A call on a lost link first tries to make it again, once; nothing that was commanded before is repeated.
+    """
 
     def __init__(self, link: Link, clock: Clock, settings: NexStarSettings) -> None:
         self._link = link
         self._clock = clock
         self._expected_model = settings.expected_model
+        self._identity: Identity | None = None
         self._capabilities = MountCapabilities(
             settings.max_rate_deg_s,
             settings.max_acceleration_deg_s2,
@@ -175,7 +179,13 @@ class NexStarMount:
                 f"{self._link.address} answers as mount model {model} ({MODELS.get(model, 'unknown')}), "
                 f'expected {expected}; check the address, or set "expected_model" = {model}'
             )
-        return Identity(MODELS.get(model, f"NexStar-compatible model {model}"), f"{version[0]}.{version[1]}")
+        found = Identity(MODELS.get(model, f"NexStar-compatible model {model}"), f"{version[0]}.{version[1]}")
+        self._identity = self._identity or found
+        if found.model != self._identity.model:
+            raise WrongInstrument(
+                f"{self._link.address} now answers as {found.model}, it was {self._identity.model}; check the address"
+            )
+        return found
 
     def read_position(self) -> MountReading:
         """Both angles. The mount reads them after the request's byte has arrived and before the reply's bytes
@@ -252,6 +262,8 @@ class NexStarMount:
     ) -> T:
         """One exchange: one write, one read; once more in step again when it failed and may be repeated."""
         with self._link.exchange():
+            if self._link.lost:
+                self._link.reconnect(self.identify)
             if not self._link.in_step:
                 self._resynchronise()
             self._link.flush_input()
@@ -284,6 +296,7 @@ class NexStarMount:
                 break
         if heard:
             raise WireError(f"{self._link.address} answers {heard[:20]!r} to the echo request K{chr(byte)}")
+        self._link.mark_silent()
         raise TransportTimeout(
             f"no mount answers at {self._link.address} within {self._link.timeout_s:g} s; check that the "
             "mount is on, its hand control connected and the address right"

@@ -288,6 +288,11 @@ class Tdc2Tagger:
         return RESOLUTION_PS
 
     @property
+    def wrap_ps(self) -> int:
+        """When the counter behind the stream begins at 0 again; one connection unwraps it, the next cannot know."""
+        return _WRAP_PS
+
+    @property
     def first_tick(self) -> int | None:
         """Device time of the first word in 1/256 ns (with `readevents7 -A`: Unix time modulo 2^54)."""
         return self._decoder.first_tick

@@ -173,6 +173,7 @@ def _three(table: dict[str, float]) -> tuple[float, float, float]:
 
 MAX_UNANSWERED = 64
 _REPEAT_S = 2.0
+_SILENT_S = 3 * _REPEAT_S  # a far end that was asked and says nothing for so long is connected to anew
 _BACK_OFF_S = (0.1, 2.0)
 
 
@@ -208,6 +209,7 @@ class SdpTransmitter:
         self._errors: list[GroundStationError] = []  # met in ask(), raised by answers()
         self._back_off_s = _BACK_OFF_S[0]
         self._connect_not_before_s = 0.0
+        self._heard_s = monotonic_s()
         self._closed = False
         self._link, self._decoder, self._terms = self._shake_hands()
 
@@ -266,13 +268,23 @@ class SdpTransmitter:
             link = self._connected(wait_s)
             if link:
                 self._send_due(link)
-                for frame in self._decoder.feed(link.read_available(wait_s)):
+                data = link.read_available(wait_s)
+                self._heed_silence(bool(data))
+                for frame in self._decoder.feed(data):
                     self._take(frame)
         except (TransportLost, TransportTimeout):
             self._disconnect()
         except WireError:
             self._disconnect()
             raise
+
+    def _heed_silence(self, heard: bool) -> None:
+        """A pulled cable closes nothing: what was asked stays unanswered for ever, however often it is repeated."""
+        now_s = monotonic_s()
+        if heard or not any(batch.asked_s is not None for batch in self._unanswered.values()):
+            self._heard_s = now_s
+        elif now_s - self._heard_s > _SILENT_S:
+            raise TransportLost(f"the transmitter at {self._address} has been silent for {_SILENT_S:g} s")
 
     def _connected(self, wait_s: float) -> Link | None:
         """The link, made anew if it broke; None when it is too early to try or the attempt failed."""
@@ -284,6 +296,7 @@ class SdpTransmitter:
         if monotonic_s() < self._connect_not_before_s:
             return None
         self._link, self._decoder, terms = self._shake_hands()
+        self._heard_s = monotonic_s()
         if terms != self._terms:
             raise WireError(f"the transmitter at {self._address} changed its terms; begin a new recording")
         return self._link

@@ -17,10 +17,13 @@ from typing import Any, NoReturn, Protocol
 from urllib.parse import parse_qs, urlsplit
 
 from groundstation.clock import monotonic_ns, monotonic_s
-from groundstation.errors import BadInput, TransportLost, TransportTimeout
+from groundstation.errors import BadInput, GroundStationError, TransportLost, TransportTimeout, WireError
 
 _RECEIVE_BYTES = 1 << 20
 _WRITE_WAIT_S = 0.005  # how long a blocked write waits before it looks for incoming bytes again
+_BACK_OFF_S = (0.1, 2.0)  # before the next attempt to open a lost link again: twice as long each time
+_UNREAD_BYTES = 32 << 20  # no answer is that long: a far end that sends more without being read babbles
+_SILENCES = 3  # so many timeouts in succession, without a byte between them, and the link counts as lost
 
 
 class _Port(Protocol):
@@ -38,14 +41,27 @@ class _Port(Protocol):
 class Link:
     """A byte link with deadlines (wall time), a lock for whole exchanges and an optional wire log.
 
-    Every call raises TransportTimeout when the deadline passes and TransportLost when the link is gone or
-    closed. Bytes that arrived before a timeout stay in the link until they are read or flushed.
+    Every call raises TransportTimeout when the deadline passes, TransportLost when the link is gone or closed, and
+    WireError when the far end does not stop sending. Bytes that arrived before a timeout stay in the link until they
+    are read or flushed. A link that is `lost` stays so until the driver calls `reconnect`.
     """
 
-    def __init__(self, address: str, port: _Port, timeout_s: float, log: Path | None = None) -> None:
+    def __init__(
+        self,
+        address: str,
+        port: _Port,
+        timeout_s: float,
+        log: Path | None = None,
+        opener: Callable[[], _Port] | None = None,
+    ) -> None:
+        """`opener` opens the same address again; without it a lost link stays lost."""
         self.address = address
         self.timeout_s = timeout_s
         self._port = port
+        self._opener = opener
+        self._lost = ""  # why
+        self._silences = 0
+        self._back_off_s, self._not_before_s = _BACK_OFF_S[0], 0.0
         self._input = bytearray()
         self._lock = threading.RLock()
         self._closed = False
@@ -61,6 +77,44 @@ class Link:
     def mark_in_step(self, in_step: bool = True) -> None:
         """The driver's word on whether the next bytes belong to its next question."""
         self._in_step = in_step
+
+    def mark_silent(self) -> None:
+        """A question was not answered in time; so many in succession and the link counts as lost."""
+        self._in_step = False
+        self._silences += 1
+        if self._silences >= _SILENCES:
+            self._lost = self._lost or f"it has been silent {self._silences} times in succession"
+
+    @property
+    def lost(self) -> bool:
+        """True from the moment at which the link broke or fell silent for good, until it is made again."""
+        return bool(self._lost)
+
+    def reconnect(self, prove: Callable[[], object]) -> None:
+        """Open a lost link again; `prove` asks who is there now and raises if it is not the same instrument.
+
+        Makes one attempt, or none when the last one was too short a while ago (0.1 s, then 0.2 ... 2 s). Raises
+        TransportLost when that was in vain, and what `prove` raises; the link is lost as before then.
+        """
+        with self._lock:
+            self._check_closed()
+            if self._opener is None or monotonic_s() < self._not_before_s:
+                raise TransportLost(f"the link to {self.address} is gone ({self._lost}); it is tried again soon")
+            self._not_before_s = monotonic_s() + self._back_off_s
+            self._back_off_s = min(2 * self._back_off_s, _BACK_OFF_S[1])
+            self._release_port()
+            self._input.clear()
+            try:
+                self._port = _opened(self.address, self._opener)
+                self._lost, self._silences, self._in_step = "", 0, False
+                prove()
+            except GroundStationError as error:
+                self._lost = str(error)
+                raise
+            finally:
+                if self._closed:  # meanwhile, in another thread
+                    self._release_port()
+            self._back_off_s = _BACK_OFF_S[0]
 
     def exchange(self) -> contextlib.AbstractContextManager[object]:
         """Hold the link for a question and its answer; re-entrant."""
@@ -102,19 +156,26 @@ class Link:
     def flush_input(self) -> None:
         """Throw away what has arrived and not been read."""
         with self._lock:
-            while self._pull(0.0):
-                self._input.clear()
+            flushed = len(self._input)
             self._input.clear()
+            while received := self._pull(0.0):
+                flushed += received
+                self._input.clear()
+                if flushed > _UNREAD_BYTES:
+                    self._complain_of_babble()
 
     def close(self) -> None:
         """Give the link back. Idempotent; a call in another thread ends with TransportLost."""
         if self._closed:
             return
         self._closed = True
-        with contextlib.suppress(Exception):  # closing a link that is already gone is fine
-            self._port.close()
+        self._release_port()
         if self._log:
             self._log.close()
+
+    def _release_port(self) -> None:
+        with contextlib.suppress(Exception):  # closing a link that is already gone is fine
+            self._port.close()
 
     def _fill(self, enough: Callable[[], bool], timeout_s: float | None, wanted: str) -> None:
         deadline = monotonic_s() + (self.timeout_s if timeout_s is None else timeout_s)
@@ -138,7 +199,15 @@ class Link:
         if data:
             self._record("in", data)
             self._input += data
+            self._silences = 0
+            if len(self._input) > _UNREAD_BYTES:
+                self._input.clear()
+                self._complain_of_babble()
         return len(data)
+
+    def _complain_of_babble(self) -> NoReturn:
+        self._in_step = False
+        raise WireError(f"{self.address} does not stop sending; check that the right instrument is connected there")
 
     def _send(self, rest: memoryview) -> int:
         self._check_open()
@@ -148,15 +217,21 @@ class Link:
             self._lose(error)
 
     def _check_open(self) -> None:
+        self._check_closed()
+        if self._lost:
+            raise TransportLost(f"the link to {self.address} is gone ({self._lost}); check cable and power")
+
+    def _check_closed(self) -> None:
         if self._closed:
             raise TransportLost(f"the link to {self.address} is closed; connect again")
 
     def _time_out(self, what: str) -> NoReturn:
-        self._in_step = False
+        self.mark_silent()
         raise TransportTimeout(f"{self.address} {what}; check that the instrument is on and the address right")
 
     def _lose(self, error: Exception) -> NoReturn:
         self._in_step = False
+        self._lost = str(error) or type(error).__name__
         raise TransportLost(
             f"the link to {self.address} is gone ({error}); check cable and power, then connect again"
         ) from error
@@ -176,17 +251,21 @@ def open_link(address: str, *, timeout_s: float, baud: int = 9600, log: Path | N
     Raises BadInput for a malformed address, TransportLost or TransportTimeout when it cannot be opened.
     """
     opener = _opener(address, timeout_s, baud)
+    port = _opened(address, opener)
     try:
-        port = opener()
+        return Link(address, port, timeout_s, log, opener)
+    except OSError as error:
+        port.close()
+        raise BadInput(f'wire log "{log}" cannot be written ({error}); name a file in a folder that exists') from error
+
+
+def _opened(address: str, opener: Callable[[], _Port]) -> _Port:
+    try:
+        return opener()
     except TimeoutError as error:
         raise TransportTimeout(f"{address} does not answer; check that the instrument is on") from error
     except Exception as error:  # every library has its own; all mean the same here
         raise TransportLost(f"{address} cannot be opened ({error}); check address, cable and power") from error
-    try:
-        return Link(address, port, timeout_s, log)
-    except OSError as error:
-        port.close()
-        raise BadInput(f'wire log "{log}" cannot be written ({error}); name a file in a folder that exists') from error
 
 
 def _opener(address: str, timeout_s: float, baud: int) -> Callable[[], _Port]:
@@ -239,7 +318,20 @@ class _TcpPort:
     def __init__(self, host: str, port: int, timeout_s: float) -> None:
         self._socket = socket.create_connection((host, port), timeout=timeout_s)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._notice_pulled_cables()
         self._socket.setblocking(False)
+
+    def _notice_pulled_cables(self) -> None:
+        """Ask a far end that says nothing every 2 s whether it is there; give up after four questions in vain."""
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in (
+            ("TCP_KEEPIDLE", 2),
+            ("TCP_KEEPINTVL", 2),
+            ("TCP_KEEPCNT", 4),
+            ("TCP_USER_TIMEOUT", 10_000),
+        ):
+            if hasattr(socket, option):  # Linux has all of them
+                self._socket.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 
     def receive(self, wait_s: float) -> bytes:
         readable, _, _ = select.select([self._socket], [], [], wait_s)

@@ -178,8 +178,9 @@ class Spd:
         self.line.reply(line.encode("ascii", "replace") + b"\r\n", _REPLY_LATENCY_S)
 
     def _update(self) -> None:
-        dark_hz = self._diode.dark_rate_hz(self._loop.clock.utc_ns())
-        self._world.board.set_detector(self._detector, self._diode.relative_efficiency(), dark_hz)
+        now_ns = self._loop.clock.utc_ns()
+        dark_hz = self._diode.dark_rate_hz(now_ns)
+        self._world.board.set_detector(self._detector, self._diode.relative_efficiency(), dark_hz, now_ns)
 
     def _update_for_ever(self) -> None:
         self._update()

@@ -33,6 +33,7 @@ from groundstation.tables import record
 
 _CHUNK_GAP_S = 0.005  # between the parts of a split reply, world time
 _CHUNKS = 3
+_ENDING = (signal.SIGTERM, signal.SIGINT)
 
 
 @dataclass(frozen=True)
@@ -114,15 +115,28 @@ def _json_object(text: str, where: str) -> Mapping[str, object]:
 
 
 def run_program(main: Callable[[], None]) -> NoReturn:
-    """Run a simulator: signals end it quietly, an error of ours becomes one sentence and exit code 2."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: sys.exit(0))
+    """Run a simulator: the first signal ends it quietly, an error of ours becomes one sentence and exit code 2."""
+    for number in _ENDING:
+        signal.signal(number, _end)
+    code = 0
     try:
         main()
     except GroundStationError as error:
         sys.stderr.write(f"{error}\n")
-        sys.exit(2)
+        code = 2
+    _ignore_signals()
+    sys.exit(code)
+
+
+def _end(_number: int, _frame: object) -> NoReturn:
+    _ignore_signals()
     sys.exit(0)
+
+
+def _ignore_signals() -> None:
+    """The end has begun: one more signal would raise in the middle of it, or while the interpreter shuts down."""
+    for number in _ENDING:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def announce(**what: object) -> None:

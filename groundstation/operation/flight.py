@@ -7,14 +7,18 @@ import math
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 
 from groundstation.clock import NS_PER_S, Clock, monotonic_s, sleep_wall_s, utc_text
-from groundstation.errors import GroundStationError, InstrumentFault, TransportTimeout, WireError
+from groundstation.errors import GroundStationError, InstrumentFault
 from groundstation.instruments import Detector, Mount, MountReading
 from groundstation.operation.guard import stop_and_verify
 from groundstation.operation.logbook import Logbook
+from groundstation.operation.pointing_watch import PointingWatch
+from groundstation.operation.reach import LINK_ERRORS, Reach
 from groundstation.passes.prediction import PredictedPath
 from groundstation.passes.states import Event, PassState, State
 from groundstation.passes.tracking import TrackingLoop
@@ -23,11 +27,15 @@ from groundstation.passes.tracking import TrackingLoop
 _READING_GOOD_TO_ARCSEC = 5.0
 _SLEW_TIMEOUT_S = 180.0
 _ARRIVED_WITHIN_DEG = 0.05
-#: So many turns of the tracking loop may fail in succession: a second of real time.
-_TURNS_MISSED_AT_MOST = 10
+#: After a longer outage nobody knows what the mount did meanwhile: the tracking loop begins anew.
+_LOOP_GOOD_FOR_S = 1.0
+#: So long is tried to switch the bias of one detector off when its link is down (wall time).
+_BIAS_OFF_PATIENCE_S = 5.0
 _COOLING_TIMEOUT_S = 120.0
 _COOL_WITHIN_C = 1.0
 _SHORTEST_PERIOD_WALL_S = 0.02
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -77,6 +85,7 @@ class Flight:
         self._stop = threading.Event()
         self._at_once = threading.Event()
         self._log_lost = False
+        self._reach = Reach(clock, lambda sentence: logbook.event("note", sentence), self._alarm)
         self.status = FlightStatus()
         self.tracking_over = threading.Event()
         #: Whether the mount was read twice at the same place after the last stop.
@@ -123,31 +132,53 @@ class Flight:
         self._await_cold()
         while self._clock.utc_ns() < self._plan.start_utc_ns:
             self._turn()
-            self._read(self._mount.read_position())
+            self._read(self._asked(self._mount.read_position))
             self._pause(monotonic_s())
         self._advance(Event.STARTED, "tracking")
         self._track()
         self._advance(Event.WINDOW_OVER, "the window is over")
 
     def _track(self) -> None:
-        loop = TrackingLoop(self._plan.path, self._mount.capabilities, self._plan.tracking_period_s)
-        misses = 0
+        """A lost link does not end the pass: it is made again, and the rates are commanded anew.
+
+        Meanwhile the guard hears no heartbeat, so it stops a mount that would turn for ever.
+        """
+        loop, watch, told = self._new_loop(), PointingWatch(), ""
         while self._clock.utc_ns() < self._plan.stop_utc_ns:
             began_s = monotonic_s()
-            self._turn()
+            self._turn(steering=not self._reach.down)
+            error_arcsec = None
             try:
-                self._steer(loop)
-                misses = 0
-            except (TransportTimeout, WireError) as error:
-                # One garbled reply is no reason to lose a pass: the mount keeps its rate until the next turn.
-                misses += 1
-                self._logbook.event("note", f"the mount missed a turn: {error}")
-                if misses > _TURNS_MISSED_AT_MOST:
-                    raise
+                error_arcsec = self._steer(loop)
+            except LINK_ERRORS as error:
+                self._reach.failed(error)
+            else:
+                if self._reach.answered() > _LOOP_GOOD_FOR_S:
+                    loop = self._new_loop()
+            if sentence := watch.feed(error_arcsec):
+                self._alarm(sentence, told)
+                told = sentence
             self._pause(began_s)
 
-    def _steer(self, loop: TrackingLoop) -> None:
-        """One turn of the loop: read, correct, write it down."""
+    def _new_loop(self) -> TrackingLoop:
+        return TrackingLoop(self._plan.path, self._mount.capabilities, self._plan.tracking_period_s)
+
+    def _asked(self, question: Callable[[], T], give_up: bool = True) -> T:
+        """The mount's answer, also when its link has to be made again first."""
+        while True:
+            try:
+                answer = question()
+            except LINK_ERRORS as error:
+                began_s = monotonic_s()
+                self._reach.failed(error)
+                self._turn(give_up, steering=False)
+                self._pause(began_s)
+                continue
+            self._reach.answered()
+            return answer
+
+    def _steer(self, loop: TrackingLoop) -> float | None:
+        """One turn of the loop: read, correct, write it down. The pointing error, if the reading tells one."""
         reading = self._mount.read_position()
         command = loop.command(self._clock.utc_ns(), reading)
         self._mount.set_rates(command.azimuth_arcsec_s, command.elevation_arcsec_s)
@@ -164,6 +195,7 @@ class Flight:
             used,
         )
         self._read(reading, error if used else None)
+        return error if used else None
 
     def _path_rate_arcsec_s(self, reading: MountReading) -> float:
         azimuth, elevation = self._plan.path.rates_at(np.array([reading.utc_ns]))
@@ -172,18 +204,25 @@ class Flight:
 
     def _go_to(self, azimuth_deg: float, elevation_deg: float, give_up: bool = True) -> None:
         """Slew and wait for it; `give_up`: on a stop request."""
-        self._mount.go_to(azimuth_deg % 360.0, elevation_deg)
         deadline_ns = self._clock.utc_ns() + round(_SLEW_TIMEOUT_S * NS_PER_S)
-        while self._mount.is_slewing():
+        while True:
+            outages = self._reach.outages
+            self._asked(lambda: self._mount.go_to(azimuth_deg % 360.0, elevation_deg), give_up)
+            self._await_arrival(deadline_ns, give_up)
+            if outages == self._reach.outages:
+                break  # else the guard may have stopped it while nobody could
+        self._verify_arrival(azimuth_deg, elevation_deg)
+
+    def _await_arrival(self, deadline_ns: int, give_up: bool) -> None:
+        while self._asked(self._mount.is_slewing, give_up):
             began_s = monotonic_s()
             self._turn(give_up)
-            self._read(self._mount.read_position())
+            self._read(self._asked(self._mount.read_position, give_up))
             if self._clock.utc_ns() > deadline_ns:
                 raise InstrumentFault(
                     f"the mount is still slewing after {_SLEW_TIMEOUT_S:.0f} s; look at it before you go on"
                 )
             self._pause(began_s)
-        self._verify_arrival(azimuth_deg, elevation_deg)
 
     def _await_cold(self) -> None:
         """Wait for the coolers while there is time; a warm or silent detector is an alarm, not a reason to stop."""
@@ -199,9 +238,10 @@ class Flight:
             except GroundStationError as error:
                 self._alarm(f"detector {name}: {error}")
 
-    def _turn(self, give_up: bool = True) -> None:
-        """Once in every turn of every loop."""
-        self._heartbeat()
+    def _turn(self, give_up: bool = True, steering: bool = True) -> None:
+        """Once in every turn of every loop. The guard hears of it only while the mount can be steered."""
+        if steering:
+            self._heartbeat()
         if self._logbook.failure and not self._log_lost:
             self._log_lost = True
             self._alarm(f"the log of this pass can no longer be written: {self._logbook.failure}")
@@ -241,10 +281,21 @@ class Flight:
         """Every detector is tried; one that does not obey is an alarm."""
         for name, detector in self._detectors.items():
             try:
-                detector.set_bias_v(0.0)
+                self._insist(partial(detector.set_bias_v, 0.0))
                 self._logbook.event("command", f"detector {name}: bias off")
             except GroundStationError as error:
                 self._alarm(f"detector {name} keeps its bias: {error}")
+
+    def _insist(self, command: Callable[[], None]) -> None:
+        """Repeat a command that may be repeated while its link is down."""
+        deadline_s = monotonic_s() + _BIAS_OFF_PATIENCE_S
+        while True:
+            try:
+                return command()
+            except LINK_ERRORS:
+                if monotonic_s() > deadline_s:
+                    raise
+                sleep_wall_s(_SHORTEST_PERIOD_WALL_S)
 
     def _verify_arrival(self, azimuth_deg: float, elevation_deg: float) -> None:
         """The end of motion proves nothing: the encoders must say that this is the place."""
@@ -271,8 +322,10 @@ class Flight:
         self.status = replace(self.status, state=self._pass.advance(event))
         self._logbook.event("state", sentence, state=str(self.status.state))
 
-    def _alarm(self, sentence: str) -> None:
-        self.status = replace(self.status, alarms=(*self.status.alarms, sentence))
+    def _alarm(self, sentence: str, instead_of: str = "") -> None:
+        """Show and write down; `instead_of`: the sentence that it follows up."""
+        others = tuple(alarm for alarm in self.status.alarms if alarm != instead_of)
+        self.status = replace(self.status, alarms=(*others, sentence))
         self._logbook.event("alarm", sentence)
 
 

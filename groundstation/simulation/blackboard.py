@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _MOTIONS = 4096
+_STATES = 1024  # a detector's simulator writes ten a second (wall time)
 _COUNTS = 4096
 _MOTION = np.dtype(
     [
@@ -26,13 +27,14 @@ _MOTION = np.dtype(
         ("elevation_acceleration_deg_s2", "<f8"),
     ]
 )
+_STATE = np.dtype([("utc_ns", "<i8"), ("relative_efficiency", "<f8"), ("dark_hz", "<f8")])
 _COUNT = np.dtype([("utc_ns", "<i8"), ("total", "<i8", (4,))])
 _BOARD = np.dtype(
     [
         ("motions_written", "<i8"),
         ("counts_written", "<i8"),
-        ("relative_efficiency", "<f8", (4,)),
-        ("dark_hz", "<f8", (4,)),
+        ("states_written", "<i8", (4,)),
+        ("states", _STATE, (4, _STATES)),
         ("motions", _MOTION, (_MOTIONS,)),
         ("counts", _COUNT, (_COUNTS,)),
     ]
@@ -100,14 +102,30 @@ class Blackboard:
         )
         return azimuth, elevation
 
-    def set_detector(self, detector: int, relative_efficiency: float, dark_hz: float) -> None:
-        """A detector's simulator says how it works: efficiency relative to its operating point, dark rate."""
-        self._board["relative_efficiency"][0, detector] = relative_efficiency
-        self._board["dark_hz"][0, detector] = dark_hz
+    def set_detector(self, detector: int, relative_efficiency: float, dark_hz: float, utc_ns: int = 0) -> None:
+        """A detector's simulator says how it works from `utc_ns` on (not decreasing): efficiency relative to its
+        operating point, dark rate."""
+        written = int(self._board["states_written"][0, detector])
+        self._board["states"][0, detector, written % _STATES] = (utc_ns, relative_efficiency, dark_hz)
+        self._board["states_written"][0, detector] = written + 1
 
-    def detectors(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Relative efficiency (4,) and dark rate in Hz (4,)."""
-        return self._board["relative_efficiency"][0].copy(), self._board["dark_hz"][0].copy()
+    def detectors(self, utc_ns: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Relative efficiency (4,) and dark rate in Hz (4,) as they were at `utc_ns`.
+
+        On a busy machine the photons of a moment are made later than it, when a bias may be off already.
+        """
+        states = [self._state(detector, utc_ns) for detector in range(4)]
+        return np.array([efficiency for efficiency, _ in states]), np.array([dark_hz for _, dark_hz in states])
+
+    def _state(self, detector: int, utc_ns: int) -> tuple[float, float]:
+        written = int(self._board["states_written"][0, detector])
+        states = self._board["states"][0, detector]
+        oldest = max(0, written - _STATES // 2)
+        for number in range(written - 1, oldest - 1, -1):  # what is asked for is seldom older than a few
+            since_ns, efficiency, dark_hz = states[number % _STATES].item()
+            if since_ns <= utc_ns or number == oldest > 0:
+                return efficiency, dark_hz
+        return 0.0, 0.0  # before it was switched on
 
     def add_counts(self, utc_ns: int, total: NDArray[np.int64]) -> None:
         """The photons say how many clicks each detector has given up to `utc_ns` (4,)."""

@@ -138,7 +138,7 @@ class Light:
         """Detected photons. Weak coherent pulses split into independent Poisson numbers at every loss, so
         the clicks are a Poisson process thinned by the intensity of each slot."""
         source, detectors = self._p.source, self._p.detectors
-        relative, _ = self._board.detectors()
+        relative, _ = self._board.detectors(self._zero_utc_ns + start_ps // 1000)
         share = channel_transmittance(self._sky.range_km(received_s), self._p.link) * coupled
         most = float(share.max()) * detectors.efficiency * float(relative.max())
         edges = self._sky.emitted_ps(np.array([start_ps, stop_ps])) - self._epoch_ps
@@ -178,7 +178,7 @@ class Light:
     def _noise(self, rng: np.random.Generator, start_ps: int, stop_ps: int) -> _Events:
         """Dark counts and background light: uniform in time."""
         detectors = self._p.detectors
-        relative, dark_hz = self._board.detectors()
+        relative, dark_hz = self._board.detectors(self._zero_utc_ns + start_ps // 1000)
         rate_hz = dark_hz + detectors.background_hz * relative
         counts = rng.poisson(rate_hz * (stop_ps - start_ps) / PS_PER_S)
         total = int(counts.sum())

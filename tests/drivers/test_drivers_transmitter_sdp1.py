@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scripted_far_end import SocketLine, serving
 
+from drivers import transmitter_sdp1
 from drivers.transmitter_sdp1 import (
     FrameDecoder,
     SdpTransmitter,
@@ -401,3 +402,18 @@ def test_silence_refusal_and_another_service_each_have_their_error() -> None:
 def test_an_unknown_setting_names_the_nearest() -> None:
     with pytest.raises(BadInput, match='nearest valid key is "station"'):
         connect("tcp://127.0.0.1:1", CLOCK, {"statoin": "Xinglong"})
+
+
+@pytest.mark.slow
+def test_a_transmitter_that_falls_silent_is_connected_to_anew_and_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pulled cable closes nothing: the connection looks alive for ever."""
+    monkeypatch.setattr(transmitter_sdp1, "_SILENT_S", 0.3)
+
+    def fall_silent(line: SocketLine) -> None:
+        talk = frames(line)
+        greet(talk, line)
+        next(talk)
+
+    with connected(fall_silent, answering) as transmitter:
+        transmitter.ask(1, *some_slots())
+        assert list(collect(transmitter, 1)) == [1]

@@ -1,5 +1,6 @@
 """One link over three carriers: exact reads, deadlines, and every failure as one of our two errors."""
 
+import contextlib
 import json
 import socket
 import stat
@@ -11,7 +12,7 @@ from scripted_far_end import Expect, HangUp, Reply, SocketLine, reply, scripted_
 
 from drivers.transport import Link, open_link
 from groundstation.clock import monotonic_s
-from groundstation.errors import BadInput, TransportLost, TransportTimeout
+from groundstation.errors import BadInput, TransportLost, TransportTimeout, WireError
 
 
 def _answer_lines(line: SocketLine) -> None:
@@ -224,3 +225,26 @@ def _as_carrier(address: str, carrier: str) -> str:
 def _ask(link: Link, question: bytes) -> bytes:
     link.write(question)
     return link.read_until(b"\n")
+
+
+def test_a_far_end_that_never_stops_sending_is_a_wire_error_and_costs_bounded_memory() -> None:
+    stop = threading.Event()
+
+    def babble(line: SocketLine) -> None:
+        line.connection.settimeout(0.2)
+        while not stop.is_set():
+            with contextlib.suppress(TimeoutError):
+                line.connection.sendall(b"babble " * 100_000)
+
+    def babbling(line: SocketLine) -> None:
+        with contextlib.suppress(OSError):  # the driver hangs up
+            babble(line)
+
+    with serving(babbling) as address:
+        link = open_link(address, timeout_s=20.0)
+        with pytest.raises(WireError, match="does not stop sending"):
+            link.read_until(b"\n")
+        with contextlib.suppress(WireError):  # or it found a moment of silence
+            link.flush_input()
+        link.close()
+        stop.set()

@@ -44,18 +44,22 @@ def test_every_detector_is_read_again_and_again(watched):
 
 
 def test_a_silent_detector_is_told_of_once_each_time(watched):
-    detectors, notes, _ = watched
+    detectors, notes, watch = watched
     eventually(lambda: len(notes.rows) > 4)
     detectors["V"].broken = True
     eventually(lambda: notes.events)
     read = len(notes.rows)
     eventually(lambda: len(notes.rows) > read + 9)
     assert notes.events == [("alarm", "detector V: the detector does not answer")]
+    (alarm,) = watch.alarms
+    assert alarm.startswith("detector V does not answer since 20")
     detectors["V"].broken = False
     read = len(notes.rows)
     eventually(lambda: 1 in {row[1] for row in notes.rows[read:]})
+    assert notes.events[1:] == [("alarm", "detector V answers again; its bias is 0 V")]
+    assert watch.alarms == ()
     detectors["V"].broken = True
-    eventually(lambda: len(notes.events) == 2)
+    eventually(lambda: len(notes.events) == 3)
 
 
 def test_stop_returns_when_nothing_is_asked_any_more(watched):

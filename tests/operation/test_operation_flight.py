@@ -11,8 +11,8 @@ from operation_samples import DynamicsMount, FakeDetector
 
 from groundstation.clock import NS_PER_S, SimulatedClock, monotonic_ns
 from groundstation.config import load_config
-from groundstation.errors import InstrumentFault, TransportLost
-from groundstation.operation import guard
+from groundstation.errors import InstrumentFault, TransportLost, WireError
+from groundstation.operation import guard, pointing_watch, reach
 from groundstation.operation.flight import Flight, FlightPlan
 from groundstation.operation.logbook import Logbook
 from groundstation.passes.prediction import fit_azimuth, predict_path
@@ -177,11 +177,13 @@ def test_a_danger_ends_the_pass_with_an_alarm_and_parks(world):
     assert_parked(world)
 
 
-def test_a_mount_that_is_lost_in_mid_track_is_a_fault_with_alarms_and_attempts_to_stop(world, monkeypatch):
-    monkeypatch.setattr(guard, "_PATIENCE_S", 0.3)
+def lost(command):
+    raise TransportLost("the mount is unplugged")
 
-    def lost(command):
-        raise TransportLost("the mount is unplugged")
+
+def test_a_mount_that_stays_lost_is_a_fault_with_alarms_and_attempts_to_stop(world, monkeypatch):
+    monkeypatch.setattr(guard, "_PATIENCE_S", 0.3)
+    monkeypatch.setattr(reach, "_AT_MOST_S", 0.2)
 
     def unplug():
         world.mount.commands.clear()
@@ -190,26 +192,70 @@ def test_a_mount_that_is_lost_in_mid_track_is_a_fault_with_alarms_and_attempts_t
     fly(world, {State.TRACK: unplug})
     assert world.flight.status.state is State.FAULT
     assert states(world)[-1] == "FAULT"
-    assert world.flight.status.alarms == (
+    first, *others = world.flight.status.alarms
+    assert first.startswith("the mount is out of reach since 2016-12-19T16:5")
+    assert others == [
         "the mount is unplugged",
         "the mount does not stand still after the stop command; stop it by hand",
-    )
+    ]
     assert world.mount.commands.count("stop") >= 3
     assert world.flight.tracking_over.is_set()
 
 
-def test_a_mount_that_is_lost_for_a_moment_is_stopped_and_parked_but_the_pass_has_not_ended_well(world):
-    failures = iter([TransportLost("loose plug")] * 3)
+@pytest.mark.parametrize("state", [State.SLEW, State.ARMED, State.TRACK, State.PARKING])
+def test_a_mount_that_is_lost_for_a_moment_is_found_again_and_the_pass_goes_on(world, state):
+    """Rates and slews are commanded anew; the guard hears nothing meanwhile, so that it can stop the mount."""
+    failures, beats = [], []
 
     def shaky(command):
+        if len(failures) < 3:
+            failures.append(command)
+            beats.append(len(world.heartbeats))
+            raise TransportLost("loose plug")
+
+    fly(world, {state: lambda: setattr(world.mount, "fail", shaky)})
+    assert states(world)[-3:] == ["END", "PARKING", "PARKED"]
+    (alarm,) = world.flight.status.alarms
+    assert alarm.startswith("the mount answers again after ")
+    assert log(world, "alarm")[0]["sentence"].startswith("the mount is out of reach since ")
+    assert len(log(world, "alarm")) == 2
+    assert not world.flight.ended_well, "somebody should look at that plug"
+    assert beats[0] == beats[-1]
+    if state in (State.SLEW, State.PARKING):
+        assert world.mount.commands.count("go_to") > 2, "the guard may have stopped the slew"
+    assert_parked(world)
+
+
+def test_one_garbled_reply_is_a_note_and_no_alarm(world):
+    failures = iter([WireError("12AB0500 is no position")])
+
+    def garbled(command):
         if (failure := next(failures, None)) is not None:
             raise failure
 
-    fly(world, {State.TRACK: lambda: setattr(world.mount, "fail", shaky)})
-    assert states(world)[-3:] == ["FAULT", "PARKING", "PARKED"]
-    assert world.flight.status.alarms == ("loose plug",)
-    assert not world.flight.ended_well
-    assert_parked(world)
+    fly(world, {State.TRACK: lambda: setattr(world.mount, "fail", garbled)})
+    assert world.flight.ended_well
+    assert "the mount missed a turn: 12AB0500 is no position" in [entry["sentence"] for entry in log(world, "note")]
+
+
+def test_a_mount_that_does_not_follow_is_an_alarm_once_and_once_more_when_it_does(world, monkeypatch):
+    monkeypatch.setattr(pointing_watch, "_TOO_LARGE_S", 0.05)
+    set_rates, stuck = world.mount.set_rates, threading.Event()
+    world.mount.set_rates = lambda *rates: None if stuck.is_set() else set_rates(*rates)
+    feed, alarms = pointing_watch.PointingWatch.feed, []
+
+    def fed(watch, error_arcsec):
+        sentence = feed(watch, error_arcsec)
+        alarms.extend([sentence] if sentence else [])
+        if sentence.startswith("the pointing error is above"):
+            stuck.clear()
+        return sentence
+
+    monkeypatch.setattr(pointing_watch.PointingWatch, "feed", fed)
+    fly(world, {State.TRACK: stuck.set})
+    assert alarms[0].startswith("the pointing error is above 30 arcsec for more than 0 s: ")
+    assert [entry["sentence"] for entry in log(world, "alarm")] == alarms
+    assert len(world.flight.status.alarms) == 1
 
 
 def test_a_mount_that_lies_about_parking_is_found_out(world):
@@ -256,6 +302,21 @@ def test_one_broken_detector_does_not_keep_the_bias_of_the_others_on(world):
     assert [world.detectors[name].bias for name in "VDA"] == [0.0] * 3
     assert any("detector H" in alarm for alarm in world.flight.status.alarms)
     assert_parked(world)
+
+
+def test_a_detector_whose_link_comes_back_in_time_has_its_bias_switched_off(world):
+    set_bias_v, refused = world.detectors["A"].set_bias_v, []
+
+    def loose(bias_v):
+        if bias_v == 0.0 and len(refused) < 3:
+            refused.append(bias_v)
+            raise TransportLost("loose plug")
+        set_bias_v(bias_v)
+
+    world.detectors["A"].set_bias_v = loose
+    fly(world, {State.TRACK: world.flight.request_stop})
+    assert (world.detectors["A"].bias, len(refused)) == (0.0, 3)
+    assert world.flight.status.alarms == ()
 
 
 def test_a_warm_detector_is_an_alarm_and_the_pass_is_flown(world):

@@ -17,11 +17,36 @@ def test_a_board_without_a_mount_says_so():
 
 
 def test_a_new_board_has_its_detectors_off_and_a_lonely_one_has_them_on(tmp_path):
-    relative, dark_hz = Blackboard.create(tmp_path / "board").detectors()
+    relative, dark_hz = Blackboard.create(tmp_path / "board").detectors(T0)
     assert relative.tolist() == dark_hz.tolist() == [0.0] * 4
-    relative, dark_hz = Blackboard.alone(dark_hz=12.0).detectors()
+    relative, dark_hz = Blackboard.alone(dark_hz=12.0).detectors(T0)
     assert relative.tolist() == [1.0] * 4
     assert dark_hz.tolist() == [12.0] * 4
+
+
+def test_a_detector_is_as_it_was_then_however_late_one_asks():
+    board = Blackboard.alone(dark_hz=12.0)
+    board.set_detector(1, 1.0, 25.0, T0)
+    board.set_detector(1, 0.0, 0.0, T0 + 3 * NS_PER_S)
+    for after_s, relative, dark_hz in (
+        (-1, 1.0, 12.0),
+        (0, 1.0, 25.0),
+        (2.9, 1.0, 25.0),
+        (3, 0.0, 0.0),
+        (99, 0.0, 0.0),
+    ):
+        then = board.detectors(T0 + round(after_s * NS_PER_S))
+        assert (then[0][1], then[1][1]) == (relative, dark_hz)
+        assert (then[0][0], then[1][0]) == (1.0, 12.0)
+
+
+def test_the_ring_of_states_wraps_and_keeps_the_last_half_minute(tmp_path):
+    board = Blackboard.create(tmp_path / "board")
+    for number in range(5_000):
+        board.set_detector(0, 1.0, float(number), T0 + number * NS_PER_S // 10)
+    for number in range(4_700, 5_000):
+        assert board.detectors(T0 + number * NS_PER_S // 10)[1][0] == number
+    assert board.detectors(T0)[1][0] > 4_000, "the oldest that is known"
 
 
 def test_what_one_program_writes_another_reads(tmp_path):
@@ -31,8 +56,8 @@ def test_what_one_program_writes_another_reads(tmp_path):
     theirs.set_detector(2, 0.75, 30.0)
     azimuth, elevation = theirs.pointing_deg(np.array([T0 + 2 * NS_PER_S]))
     assert (azimuth[0], elevation[0]) == pytest.approx((12.0, 20.0))
-    assert mine.detectors()[0].tolist() == [0.0, 0.0, 0.75, 0.0]
-    assert mine.detectors()[1].tolist() == [0.0, 0.0, 30.0, 0.0]
+    assert mine.detectors(T0)[0].tolist() == [0.0, 0.0, 0.75, 0.0]
+    assert mine.detectors(T0)[1].tolist() == [0.0, 0.0, 30.0, 0.0]
 
 
 @given(st.floats(-400, 400), st.floats(-5, 5), st.floats(-10, 10), st.integers(0, 60 * NS_PER_S))

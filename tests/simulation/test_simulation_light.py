@@ -127,6 +127,16 @@ def test_a_detector_that_is_off_sees_nothing_and_the_others_as_before():
         poisson(seen.of(detector).size, all_on.of(detector).size)
 
 
+def test_photons_that_are_made_late_meet_the_bias_of_their_own_time():
+    """All of them are made after the bias was switched off in the middle of their time."""
+    board = Blackboard.alone(dark_hz=0.0)
+    board.set_detector(1, 0.0, 0.0, ZERO_UTC_NS + 1_500_000_000)
+    seen, all_on = run(seconds=3.0, board=board), run(seconds=3.0)
+    clicks_s = (seen.of(1) - all_on.of(0).min()) * 1e-12
+    assert clicks_s.max() == pytest.approx(1.5, abs=0.06)
+    poisson(seen.of(1).size, all_on.of(1).size / 2)
+
+
 def test_no_detector_clicks_within_its_dead_time_and_the_rest_are_those_of_a_paralysable_one():
     """G. F. Knoll, Radiation Detection and Measurement, 4.VII: m = n exp(-n tau)."""
     parameters = world(link={"cloud_transmittance": 0.0}, detectors={"background_hz": 400_000.0, "dead_time_ns": 500.0})

@@ -11,7 +11,7 @@ with times alone is all of channel 0. Our own comments, each understood again wh
 
 import re
 from collections.abc import Iterator
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from pathlib import Path
 from typing import NamedTuple
 
@@ -122,13 +122,16 @@ def _row(path: Path, number: int, line: str, columns: _Columns) -> list[int]:
         if len(words) != columns.width:
             raise ValueError
         row = [0] * columns.width
-        row[columns.time] = round(Decimal(words[columns.time]).scaleb(columns.power))
-        if abs(row[columns.time]) > LIMIT_PS:
+        time_ps = Decimal(words[columns.time]).scaleb(columns.power)
+        if abs(time_ps) > LIMIT_PS:  # before it is rounded: the digits of 1e999999 take a minute
             raise ValueError
+        row[columns.time] = round(time_ps)
         if columns.channel is not None:
             row[columns.channel] = int(words[columns.channel])
+        if max(map(abs, row)) > LIMIT_PS:
+            raise ValueError
         return row
-    except (ValueError, InvalidOperation, OverflowError) as error:
+    except (ValueError, ArithmeticError) as error:
         raise BadInput(
             f'line {number} of {path} is "{line.strip()[:60]}"; expected {columns.width} numbers, the time within '
             "2^62 ps of zero and the channel 0 to 255"
@@ -164,6 +167,9 @@ def _take_comment(line: str, about: About) -> None:
             about.channels[int(number)] = name.strip()
         elif words[:1] == ["gap"]:
             start, stop, missed, cause = words[1].split(maxsplit=3)
-            about.gaps.append(Gap(int(start), int(stop), None if missed == "-" else int(missed), cause.strip()))
+            gap = Gap(int(start), int(stop), None if missed == "-" else int(missed), cause.strip())
+            if max(abs(gap.start_ps), abs(gap.stop_ps), gap.missed or 0) > LIMIT_PS:
+                raise ValueError
+            about.gaps.append(gap)
     except (ValueError, IndexError):
         about.notes.append(f'a comment was not understood: "{line.strip()[:60]}"')

@@ -34,6 +34,10 @@ _GAPS = "user/gaps"
 _CHUNK = {"chunks": (1 << 16,), "compression": "gzip", "compression_opts": 1, "shuffle": True}
 
 
+#: What the library raises for bytes that it does not like, and what follows from finding other types than expected.
+_UNREADABLE = (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError, ArithmeticError)
+
+
 def recognises(head: bytes) -> bool:
     """Whether it is an HDF5 file."""
     return head.startswith(HDF5_SIGNATURE)
@@ -61,8 +65,8 @@ def read(path: Path) -> TagFile:
             about = About("photon-hdf5", float(unit), _names(file), _gaps(file))
             if "photon_data/nanotimes" in file:
                 about.notes.append("its nanotimes (times within a laser period) were left out")
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
-        raise BadInput(f"{path} cannot be read as Photon-HDF5 ({str(error).splitlines()[0]})") from error
+    except _UNREADABLE as error:
+        raise _damaged(path, error) from error
     return TagFile(about, in_time_order(_blocks(path, unit), about, str(path)))
 
 
@@ -96,9 +100,13 @@ def write(path: Path, source: TagFile) -> None:
 
 def _blocks(path: Path, unit: Fraction) -> Iterator[TagBlock]:
     with h5py.File(path, "r") as file:
-        timestamps = file[TIMESTAMPS]
-        detectors = file.get(DETECTOR_IDS)
-        for start in range(0, len(timestamps), BLOCK_RECORDS):
+        try:
+            timestamps = file[TIMESTAMPS]
+            detectors = file.get(DETECTOR_IDS)
+            count = len(timestamps)
+        except _UNREADABLE as error:
+            raise _damaged(path, error) from error
+        for start in range(0, count, BLOCK_RECORDS):
             ticks = _slice(path, timestamps, start)
             channel = np.zeros(ticks.size, np.uint8) if detectors is None else _slice(path, detectors, start)
             if channel.size != ticks.size or channel.min() < 0 or channel.max() > 255:
@@ -106,10 +114,15 @@ def _blocks(path: Path, unit: Fraction) -> Iterator[TagBlock]:
             yield TagBlock(to_ps(ticks.astype(np.int64), unit, str(path)), channel.astype(np.uint8))
 
 
+def _damaged(path: Path, error: Exception) -> BadInput:
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return BadInput(f"{path} cannot be read as Photon-HDF5 ({reason})")
+
+
 def _slice(path: Path, dataset: Any, start: int) -> NDArray[Any]:
     try:
         values: NDArray[Any] = dataset[start : start + BLOCK_RECORDS]
-    except (OSError, RuntimeError) as error:
+    except _UNREADABLE as error:
         raise BadInput(f"{path} is damaged: {dataset.name} cannot be read from row {start:,} on") from error
     if values.dtype.kind not in "iu":
         raise BadInput(f"{path} holds {dataset.name} of type {values.dtype}; the format wants whole numbers")

@@ -8,6 +8,9 @@ import pytest
 
 from groundstation.simulation.blackboard import Blackboard
 
+#: Later than anything that a detector has told.
+EVER = 2**62
+
 
 @pytest.fixture
 def board(tmp_path):
@@ -38,7 +41,7 @@ def test_it_starts_dark_and_warm(start, tmp_path, board, fast_clock):
     assert float(line.ask_line(b"hvolt?\n")) == 0.0
     assert float(line.ask_line(b"temp?\n")) == pytest.approx(20.0, abs=5.0)  # cooling since a moment ago
     assert float(line.ask_line(b"settemp?\n")) == -20.0
-    assert board.detectors()[0][0] == board.detectors()[1][0] == 0.0
+    assert board.detectors(EVER)[0][0] == board.detectors(EVER)[1][0] == 0.0
 
 
 def test_nothing_is_answered_to_empty_lines_and_an_error_to_nonsense(start):
@@ -84,16 +87,16 @@ def test_bias_sets_efficiency_and_dark_counts_of_its_own_detector(start, tmp_pat
     ]:
         line.write(b"hvolt %d;" % bias_v)
         expected = (pytest.approx(efficiency), pytest.approx(dark_hz, rel=0.001))
-        eventually(lambda expected=expected: tuple(b[3] for b in board.detectors()) == expected)
-    assert not board.detectors()[0][:3].any()
+        eventually(lambda expected=expected: tuple(b[3] for b in board.detectors(EVER)) == expected)
+    assert not board.detectors(EVER)[0][:3].any()
 
 
 def test_ten_degrees_more_double_the_dark_counts(start, tmp_path, board, fast_clock, eventually):
     line = start("detector_spd", "--world", tmp_path / "world", "--clock", fast_clock(500)).line()
     line.write(b"hvolt 190;settemp -10;")
-    eventually(lambda: board.detectors()[1][0] == pytest.approx(50.0, rel=0.001))
+    eventually(lambda: board.detectors(EVER)[1][0] == pytest.approx(50.0, rel=0.001))
     line.write(b"loop 0;")  # drifts to the ambient 20 degrees
-    eventually(lambda: board.detectors()[1][0] == pytest.approx(25.0 * 2**4, rel=0.001))
+    eventually(lambda: board.detectors(EVER)[1][0] == pytest.approx(25.0 * 2**4, rel=0.001))
 
 
 def test_counts_are_those_of_the_photons_in_the_integration(start, tmp_path, board, fast_clock):
