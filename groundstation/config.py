@@ -35,6 +35,9 @@ _LIMITS = {
     ("recording", "pps_uncertainty_s"): (0.0, 1.0),
     ("recording", "space_factor"): (0.0, 1e3),
     ("recording", "max_rate_hz"): (1.0, 1e9),
+    ("recording", "buffer_mb"): (1, 100_000),
+    ("recording", "reserve_mb"): (0, 10_000),
+    ("recording", "low_space_minutes"): (0.0, 1e6),
     ("operation", "tracking_period_s"): (0.01, 10.0),
     ("operation", "park_azimuth_deg"): (-360.0, 360.0),
     ("operation", "park_elevation_deg"): (-90.0, 90.0),
@@ -107,6 +110,12 @@ class RecordingConfig:
     space_factor: float = 1.5
     #: For that demand: tags per second at most.
     max_rate_hz: float = 200_000.0
+    #: Tags that wait for the disk take no more memory than this; then they are dropped and counted.
+    buffer_mb: int = 256
+    #: Kept free in the recording's directory for what must be said when the disk is full.
+    reserve_mb: int = 16
+    #: An alarm when the disk will be full in less time, at the present rate.
+    low_space_minutes: float = 10.0
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ DONE, FAILED, BAD_INPUT = 0, 1, 2
 _COMMANDS = {
     "run": "fly a pass: point, record, analyse live, report",
     "replay": "analyse a recording again, without any instrument",
+    "acquire": "record the tagger alone: no pass, no mount; also as a service",
     "info": "say what a recording holds",
     "recover": "put a recording in order whose station died, and say what is there",
     "verify": "check that an archive is as it was written, and print its fingerprint",
@@ -32,7 +33,6 @@ _COMMANDS = {
     "coincide": "find the coincidences of two stations' recordings",
     "passes": "list the coming passes of the station's satellite",
     "doctor": "check station file, addresses, disk, clock and libraries",
-    "acquire": "",
     "analyse": "",
     "guard": "",
 }

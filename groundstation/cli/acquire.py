@@ -1,71 +1,174 @@
-"""The acquisition program: one tagger into the `tags` stream of a recording."""
+"""`groundstation acquire`: one tagger into the `tags` stream of a recording; alone, as a service, or for `run`.
+
+What was interrupted is continued: a recording without an end is checked first, and goes on with a gap.
+"""
 
 import argparse
-from collections.abc import Mapping
-from contextlib import closing
+import json
+import os
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+from groundstation.acquisition.connection import TaggerConnection
+from groundstation.acquisition.continuation import TimeBaseLost, earlier_recorder
 from groundstation.acquisition.daemon import Acquisition
-from groundstation.cli.child import Ending, add_job_arguments, job_of, say
-from groundstation.cli.instruments import connect
-from groundstation.clock import Clock, monotonic_s
-from groundstation.config import InstrumentConfig
-from groundstation.core.timebase import PS_PER_NS
-from groundstation.recording.manifest import read_manifest
-from groundstation.recording.segment import Segment, Table
-from groundstation.recording.writer import StreamWriter
+from groundstation.acquisition.service import Service
+from groundstation.acquisition.space import Space, bytes_needed, require_room
+from groundstation.acquisition.status import AcquisitionStatus
+from groundstation.cli.acquiring import CaughtUp, StatusPrinter, place_of
+from groundstation.cli.child import Ending, Teller, job_of
+from groundstation.cli.instruments import connect, simulate_tagger
+from groundstation.cli.planning import manifest_without_pass
+from groundstation.clock import Clock, SystemClock
+from groundstation.config import DEFAULT_CONFIG, InstrumentConfig, RecordingConfig, StationConfig, load_config
+from groundstation.errors import BadInput, TransportLost, TransportTimeout
+from groundstation.recording.manifest import create_recording, read_manifest
+from groundstation.recording.recovery import recover_stream
+from groundstation.recording.writer import StreamWriter, close_abandoned
 
-add_arguments = add_job_arguments
-#: Tags are late by a fraction of a second on a busy machine; nobody waits longer for them (wall time).
-_LATE_TAGS_PATIENCE_S = 5.0
+#: Without --duration there must be room for so long.
+_ROOM_FOR_S = 3600.0
+#: An interrupted recording of more than this is left to `groundstation recover`: new tags do not wait for old ones.
+_CHECKED_AT_START_BYTES = 256_000_000
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="station file (default: the simulated one)")
+    parser.add_argument(
+        "--output", type=Path, help="the recording's directory; one that was interrupted is continued (default: "
+        "the interrupted tags-* here, else a new one named by the time)",
+    )  # fmt: skip
+    parser.add_argument("--duration", type=float, metavar="S", help="record so long (default: until Ctrl-C)")
+    parser.add_argument("--json", action="store_true", help="status as JSON lines")
+    parser.add_argument("--clock", default="system", help=argparse.SUPPRESS)  # these two are for `run`
+    parser.add_argument("--job", help=argparse.SUPPRESS)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Record until told to end."""
+    """Record until told to end; 0 when the stream was closed in order."""
+    return _as_child(options) if options.job is not None else _alone(options)
+
+
+def _as_child(options: argparse.Namespace) -> int:
+    """For `run`, which made the recording and watches over this program."""
     clock, job = job_of(options)
-    ending = Ending()
-    directory = Path(job["recording"])
-    manifest = read_manifest(directory)
-    tagger = connect("tagger", InstrumentConfig(**job["instrument"]), clock)
-    with closing(_TagsWriter(directory, "tags", str(manifest["run_id"]))) as writer:
-        say({"ready": True, "model": tagger.identify().model})
-        acquisition = Acquisition(
-            tagger, manifest["patterns"], writer, clock, job["commit_interval_s"], job["pps_uncertainty_s"]
-        )
-        try:
-            acquisition.run(_CaughtUp(ending, clock, writer), lambda status: say(asdict(status)))
-        finally:
-            tagger.close()
+    ending, teller = Ending(supervised=True), Teller()
+    _record(
+        Path(job["recording"]),
+        InstrumentConfig(**job["instrument"]),
+        RecordingConfig(**job["settings"]),
+        clock,
+        lambda acquisition: CaughtUp(acquisition, ending.asked.is_set, clock),
+        lambda model: teller.say(json.dumps({"ready": True, "model": model})),
+        lambda status: teller.say(json.dumps(asdict(status))),
+    )
+    teller.finish()
     return 0
 
 
-class _TagsWriter(StreamWriter):
-    """Also knows up to when (UTC) the tags are safe; None until the recording has its UTC label."""
+def _alone(options: argparse.Namespace) -> int:
+    """Without a pass: the station file's tagger, until Ctrl-C or for a while."""
+    config, clock = load_config(options.config), SystemClock()
+    duration_s = options.duration
+    if duration_s is not None and not 0.0 < duration_s < 1e9:
+        raise BadInput(f"--duration is {duration_s:g}; give seconds above 0")
+    ending = Ending(supervised=False)
+    directory, continued = place_of(options.output, clock)
+    _require_room(config.recording, directory, duration_s)
+    entry = config.instruments["tagger"]
+    with ExitStack() as programs:
+        if entry.simulate:
+            entry = simulate_tagger(entry, clock, programs)
+        if continued:
+            _check_same_station(config, directory)
+        else:
+            create_recording(directory, manifest_without_pass(config, clock))
+        stop_utc_ns = None if duration_s is None else clock.utc_ns() + round(duration_s * 1e9)
+        asked: Callable[[], bool] = lambda: (  # noqa: E731  two conditions
+            ending.asked.is_set() or (stop_utc_ns is not None and clock.utc_ns() >= stop_utc_ns)
+        )
+        printer = StatusPrinter(directory, continued, options.json, clock)
+        try:
+            _record(
+                directory,
+                entry,
+                config.recording,
+                clock,
+                lambda acquisition: CaughtUp(acquisition, asked, clock),
+                printer.ready,
+                printer.status,
+            )
+        except TimeBaseLost as error:  # nobody can go on in it any more; the next start begins a new one
+            close_abandoned(directory, "tags", str(read_manifest(directory)["run_id"]), str(error))
+            raise
+        ending.over()
+        printer.ended()
+    return 0
 
-    recorded_to_utc_ns: int | None = None
 
-    def publish(
-        self, tables: Mapping[str, Table], notes: Mapping[str, object] | None = None, end: bool = False
-    ) -> Segment:
-        segment = super().publish(tables, notes, end)
-        label, latest_ps = segment.notes.get("utc_label"), segment.notes.get("latest_ps")
-        if isinstance(label, dict) and isinstance(latest_ps, int):
-            self.recorded_to_utc_ns = label["utc_ns"] + (latest_ps - label["time_ps"]) // PS_PER_NS
-        return segment
+def _record(
+    directory: Path,
+    entry: InstrumentConfig,
+    settings: RecordingConfig,
+    clock: Clock,
+    stop: Callable[[Acquisition], Callable[[], bool]],
+    ready: Callable[[str], None],
+    report: Callable[[AcquisitionStatus], None],
+) -> None:
+    """From the lock on the stream to its END."""
+    manifest = read_manifest(directory)
+    run_id, patterns = str(manifest["run_id"]), manifest["patterns"]
+    with ExitStack() as held:
+        _check_what_is_there(directory)
+        writer = held.enter_context(StreamWriter(directory, "tags", run_id))
+        earlier = earlier_recorder(directory)
+        tagger = _connected(entry, patterns.get("pps"), clock)
+        held.callback(tagger.close)
+        ready(tagger.identify().model)
+        acquisition = Acquisition(
+            tagger,
+            patterns,
+            writer,
+            clock,
+            settings.commit_interval_s,
+            settings.pps_uncertainty_s,
+            buffer_bytes=settings.buffer_mb * 1_000_000,
+            space=Space(directory, settings.reserve_mb * 1_000_000, settings.low_space_minutes),
+            service=Service(os.environ.get("NOTIFY_SOCKET")),
+            earlier=earlier,
+        )
+        acquisition.run(stop(acquisition), report)
 
 
-class _CaughtUp:
-    """True when the end was asked for and what happened before is recorded, for tags arrive late."""
+def _connected(entry: InstrumentConfig, pps_pattern: int | None, clock: Clock) -> TaggerConnection:
+    """The tagger. TransportLost when it does not answer: it may later, so a supervisor should try again."""
+    try:
+        return TaggerConnection(lambda: connect("tagger", entry, clock), pps_pattern, clock)
+    except BadInput as error:
+        if isinstance(error.__cause__, TransportLost | TransportTimeout):
+            raise TransportLost(str(error)) from error
+        raise
 
-    def __init__(self, ending: Ending, clock: Clock, writer: _TagsWriter) -> None:
-        self._ending, self._clock, self._writer = ending, clock, writer
-        self._asked: tuple[int, float] | None = None
 
-    def __call__(self) -> bool:
-        if not self._ending.asked.is_set():
-            return False
-        self._asked = self._asked or (self._clock.utc_ns(), monotonic_s())
-        asked_utc_ns, asked_s = self._asked
-        recorded = self._writer.recorded_to_utc_ns
-        return recorded is None or recorded >= asked_utc_ns or monotonic_s() - asked_s > _LATE_TAGS_PATIENCE_S
+def _check_what_is_there(directory: Path) -> None:
+    """Put an interrupted stream in order, unless reading it would keep the tags of now waiting."""
+    files = [path.stat().st_size for path in (directory / "tags").glob("*.h5")]
+    if files and sum(files) <= _CHECKED_AT_START_BYTES:
+        recover_stream(directory, "tags")
+
+
+def _require_room(settings: RecordingConfig, directory: Path, duration_s: float | None) -> None:
+    seconds = _ROOM_FOR_S if duration_s is None else duration_s
+    require_room(directory, bytes_needed(settings.max_rate_hz, seconds, settings.space_factor))
+
+
+def _check_same_station(config: StationConfig, directory: Path) -> None:
+    """What is continued must mean the same."""
+    manifest: dict[str, Any] = read_manifest(directory)
+    if manifest.get("patterns") != config.patterns():
+        raise BadInput(f"{directory} was begun with other [channels]; choose another --output")
+    if manifest.get("mode") == "live" and config.instruments["tagger"].simulate:
+        raise BadInput(f"{directory} holds tags of a real tagger, this one is simulated; choose another --output")

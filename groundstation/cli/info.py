@@ -4,11 +4,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from groundstation.cli.stream_table import row_counts
+from groundstation.cli.stream_table import ledger_lines, row_counts
 from groundstation.clock import utc_text
 from groundstation.pipeline.settings import PassPlan
 from groundstation.recording.account import StreamAccount, account_of
-from groundstation.recording.channels import channel_names, is_imported
+from groundstation.recording.channels import channel_names, is_imported, is_without_pass
 from groundstation.recording.reader import Recording, open_recording
 
 
@@ -20,15 +20,41 @@ def run(options: argparse.Namespace) -> int:
     """Print it; 1 when parts of the recording are damaged."""
     recording = open_recording(options.recording)
     write = sys.stdout.write
-    write(_origin_of_import(recording) if is_imported(recording.manifest) else _origin_of_pass(recording))
+    alone = is_without_pass(recording.manifest)
+    write(_origin(recording))
     damaged = False
     for name in recording.streams():
-        line, troubles = _stream(recording, name)
-        write(f"{name:10}{line}\n")
+        account = account_of(recording.stream(name), name)
+        write(f"{name:10}{row_counts(account.rows)}; {account.segments:,} segments; {_state(account)}\n")
+        troubles = [damage.sentence for damage in account.damages]
+        troubles += [account.unreadable] if account.unreadable else []
         for trouble in troubles:
             write(f"          {trouble}\n")
+        if alone:  # no report will tell it
+            write(ledger_lines([account]))
         damaged |= bool(troubles)
     return int(damaged)
+
+
+def _origin(recording: Recording) -> str:
+    if is_imported(recording.manifest):
+        return _origin_of_import(recording)
+    return _origin_of_tagger(recording) if is_without_pass(recording.manifest) else _origin_of_pass(recording)
+
+
+def _origin_of_tagger(recording: Recording) -> str:
+    """A recording of `acquire` alone."""
+    manifest = recording.manifest
+    station, instruments = manifest.get("station", {}), manifest.get("instruments", {})
+    tagger = instruments.get("tagger", {})
+    simulated = ", simulated" if tagger.get("simulate") else ""
+    wired = ", ".join(name for name in manifest.get("patterns", {}))
+    return (
+        f"the tagger of {station.get('name', 'an unknown station')} alone, without a pass, run {recording.run_id}\n"
+        f"tagger    {tagger.get('driver', '?')} at {tagger.get('address', '?')}{simulated}\n"
+        f"channels  {wired or 'none'}\n"
+        f"made      {manifest.get('created_utc', 'unknown')}\n"
+    )
 
 
 def _origin_of_pass(recording: Recording) -> str:
@@ -52,14 +78,6 @@ def _origin_of_import(recording: Recording) -> str:
         f"device    resolution {manifest.get('resolution_ps', '?')} ps\n"
         f"channels  {channels or 'none'}\n" + "".join(f"note      {note}\n" for note in source.get("notes", ()))
     )
-
-
-def _stream(recording: Recording, name: str) -> tuple[str, list[str]]:
-    """One line about a stream, and what is damaged in it."""
-    account = account_of(recording.stream(name), name)
-    troubles = [damage.sentence for damage in account.damages]
-    troubles += [account.unreadable] if account.unreadable else []
-    return f"{row_counts(account.rows)}; {account.segments:,} segments; {_state(account)}", troubles
 
 
 def _state(account: StreamAccount) -> str:

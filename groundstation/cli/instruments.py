@@ -4,8 +4,10 @@ import importlib
 import importlib.util
 import json
 import sys
-from dataclasses import asdict
+from contextlib import ExitStack
+from dataclasses import asdict, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from groundstation.clock import Clock, utc_text
@@ -110,3 +112,15 @@ def _scene(config: StationConfig, start_utc_ns: int, stop_utc_ns: int, epoch_utc
         "earth_orientation": asdict(config.earth_orientation),
         "patterns": config.patterns(),
     }
+
+
+def simulate_tagger(entry: InstrumentConfig, clock: Clock, programs: ExitStack) -> InstrumentConfig:
+    """Start a tagger's simulator without a pass, which ends with `programs`; the entry with its address."""
+    module = f"drivers.simulators.{entry.driver}"
+    if importlib.util.find_spec(module) is None:
+        raise BadInput(f'[instruments.tagger] is simulated, but "{entry.driver}" has no simulator')
+    log = Path(programs.enter_context(TemporaryDirectory())) / "simulator.log"
+    command = [sys.executable, "-m", module, "--clock", clock.text(), "--supervised", "--address", entry.address]
+    child = Child("simulator of tagger", command, log)
+    programs.callback(child.end)
+    return replace(entry, address=str(child.wait_ready()["address"]))

@@ -18,9 +18,6 @@ from groundstation.passes.prediction import (
     window_within,
 )
 
-#: On the disk, uncompressed: eight of time, one of channel.
-BYTES_PER_TAG = 9
-
 
 @dataclass(frozen=True)
 class PlannedPass:
@@ -71,7 +68,28 @@ def manifest_of(config: StationConfig, planned: PlannedPass, clock: Clock) -> di
     """What the recording says of itself, so that it can be analysed without anything else."""
     elements = config.elements()
     return {
-        "mode": "simulation" if config.simulated else "live",
+        **_about(config, clock, config.simulated),
+        "satellite": {"name": config.satellite.name, "tle": [elements.line1, elements.line2]},
+        "earth_orientation": asdict(config.earth_orientation),
+        "directions": "apparent by light time, without refraction",
+        "window": {"start_utc_ns": planned.window_start_utc_ns, "stop_utc_ns": planned.window_stop_utc_ns},
+        "culmination_utc_ns": planned.prediction.culmination.utc_ns,
+        "analysis": asdict(config.analysis),
+        "instruments": {name: asdict(entry) for name, entry in config.instruments.items()},
+        "simulation": asdict(config.simulation) if config.simulated and config.simulation else None,
+    }
+
+
+def manifest_without_pass(config: StationConfig, clock: Clock) -> dict[str, object]:
+    """What a recording of the tagger alone says of itself."""
+    tagger = config.instruments["tagger"]
+    return {**_about(config, clock, tagger.simulate), "instruments": {"tagger": asdict(tagger)}}
+
+
+def _about(config: StationConfig, clock: Clock, simulated: bool) -> dict[str, object]:
+    """What every recording says of itself."""
+    return {
+        "mode": "simulation" if simulated else "live",
         "created_utc": utc_text(clock.utc_ns()),
         "speed": clock.speed,
         "software": {
@@ -80,14 +98,6 @@ def manifest_of(config: StationConfig, planned: PlannedPass, clock: Clock) -> di
             "numpy": np.__version__,
         },
         "station": asdict(config.station),
-        "satellite": {"name": config.satellite.name, "tle": [elements.line1, elements.line2]},
-        "earth_orientation": asdict(config.earth_orientation),
-        "directions": "apparent by light time, without refraction",
-        "window": {"start_utc_ns": planned.window_start_utc_ns, "stop_utc_ns": planned.window_stop_utc_ns},
-        "culmination_utc_ns": planned.prediction.culmination.utc_ns,
         "patterns": config.patterns(),
         "delays_ps": config.delays_ps(),
-        "analysis": asdict(config.analysis),
-        "instruments": {name: asdict(entry) for name, entry in config.instruments.items()},
-        "simulation": asdict(config.simulation) if config.simulated and config.simulation else None,
     }

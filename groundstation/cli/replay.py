@@ -11,6 +11,7 @@ from groundstation.console.status import PassStatus
 from groundstation.console.terminal import TerminalView, style_for
 from groundstation.errors import BadInput
 from groundstation.pipeline.settings import PassPlan
+from groundstation.recording.channels import is_without_pass
 from groundstation.recording.reader import open_recording
 
 _SHOW_INTERVAL_S = 0.5
@@ -27,6 +28,11 @@ def run(options: argparse.Namespace) -> int:
     """Replay a recording; 0 when it is complete and its slot numbers are confirmed, 1 otherwise."""
     speed = _speed(options.speed)
     recording = open_recording(options.recording)
+    if is_without_pass(recording.manifest):
+        raise BadInput(
+            f"{options.recording} holds the tags of the tagger alone (groundstation acquire): without a pass and a "
+            "transmitter there is nothing to analyse; look at them with rates, histogram, correlate or coincidences"
+        )
     plan = PassPlan.from_manifest(recording.manifest)
     analyst = Analyst(recording)
     output = options.output or options.recording.resolve().parent / f"{options.recording.stem}-replay"

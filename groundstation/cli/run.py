@@ -12,9 +12,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from groundstation.acquisition.space import bytes_needed, require_room
+from groundstation.cli.archiving import archive
 from groundstation.cli.instruments import DETECTORS, Simulators, connect
-from groundstation.cli.planning import BYTES_PER_TAG, PlannedPass, manifest_of, plan_pass
-from groundstation.cli.view import PassView
+from groundstation.cli.planning import PlannedPass, manifest_of, plan_pass
+from groundstation.cli.view import PassView, alarms_of
 from groundstation.clock import (
     NS_PER_S,
     Clock,
@@ -36,7 +38,6 @@ from groundstation.operation.logbook import Logbook
 from groundstation.passes.prediction import check_mount_can_follow
 from groundstation.passes.states import State
 from groundstation.recording.manifest import create_recording
-from groundstation.recording.sealing import remove_segments, seal_in_child
 from groundstation.recording.writer import StreamWriter, close_abandoned
 
 DEFAULT_SPEED = 10.0
@@ -49,6 +50,8 @@ _REAL_LEAD_S = 180
 _VIEW_INTERVAL_S = {"rich": 0.25, "plain": 2.0, "json": 1.0}
 #: A program that keeps dying is started again after 0.5, 1, 2, ... s (wall time), so often at most.
 _RESTARTS, _FIRST_RESTART_S = 10, 0.5
+#: A pass that is not recorded is not worth flying for long: after so many it ends.
+_ACQUISITION_RESTARTS = 5
 #: The last tags of a pass are waited for so long after it (wall time).
 _TAGS_LATE_S = 20.0
 _FINISH_TIMEOUT_S = 120.0
@@ -70,7 +73,7 @@ def run(options: argparse.Namespace) -> int:
     planned = plan_pass(config)
     directory = options.output or _named_by(config, planned)
     clock = _clock(config, planned, speed)
-    _check_space(config, planned, directory)
+    require_room(directory, space_needed(config, planned))
     check_guard(config)
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -119,18 +122,7 @@ def _named_by(config: StationConfig, planned: PlannedPass) -> Path:
 def space_needed(config: StationConfig, planned: PlannedPass) -> float:
     """Bytes that must be free before the pass is flown."""
     duration_s = (planned.stop_utc_ns - planned.start_utc_ns) * 1e-9
-    return config.recording.max_rate_hz * duration_s * BYTES_PER_TAG * config.recording.space_factor
-
-
-def _check_space(config: StationConfig, planned: PlannedPass, directory: Path) -> None:
-    """Refuse a pass that does not fit on the disk."""
-    existing = next(p for p in (directory.resolve(), *directory.resolve().parents) if p.exists())
-    wanted, free = space_needed(config, planned), shutil.disk_usage(existing).free
-    if free < wanted:
-        raise BadInput(
-            f"{existing} has {free / 1e9:.1f} GB free, the pass may need {wanted / 1e9:.1f} GB; make room or choose "
-            "another --output"
-        )
+    return bytes_needed(config.recording.max_rate_hz, duration_s, config.recording.space_factor)
 
 
 def check_guard(config: StationConfig) -> None:
@@ -164,6 +156,7 @@ class Run:
         self._instruments: dict[str, InstrumentConfig] = {}
         self._children: dict[str, Child] = {}
         self._restarts: dict[str, tuple[int, float]] = {}
+        self._alarms: set[str] = set()
         self._flown_well = False
         self._interrupts = 0
         self._style = style_for(sys.stdout, machine)
@@ -214,20 +207,20 @@ class Run:
             self._recording,
         )
         self._instruments = self._simulators.addressed()
-        recording = self._config.recording
-        common = {"recording": str(self._recording)}
+        self._spawn_acquisition()
+        self._spawn_analysis()
+        self._spawn_guard()
+
+    def _spawn_acquisition(self) -> None:
         self._spawn(
             "acquisition",
             "acquire",
             {
-                **common,
+                "recording": str(self._recording),
                 "instrument": asdict(self._instruments["tagger"]),
-                "commit_interval_s": recording.commit_interval_s,
-                "pps_uncertainty_s": recording.pps_uncertainty_s,
+                "settings": asdict(self._config.recording),
             },
         )
-        self._spawn_analysis()
-        self._spawn_guard()
 
     def _spawn_guard(self) -> None:
         self._spawn(
@@ -317,7 +310,7 @@ class Run:
     def _unsafe(self) -> str:
         """Why the pass must end; empty while it may go on."""
         acquisition = self._children["acquisition"]
-        if not acquisition.running:
+        if acquisition.exit_code == 0 or self._given_up("acquisition"):
             return f"acquisition ended: {acquisition.last_words()}"
         return ""
 
@@ -329,7 +322,7 @@ class Run:
         terminal: TerminalView,
         logbook: Logbook,
     ) -> None:
-        """While the flight lasts: show it, end the recording when tracking is over, restart the analysis."""
+        """While the flight lasts: show it, end the recording when tracking is over, restart programs that died."""
         interval_s = _VIEW_INTERVAL_S[self._style]
         shown_s = 0.0
         told = 0
@@ -345,6 +338,9 @@ class Run:
             if recording and flight.tracking_over.is_set() and self._everything_is_recorded():
                 self._children["acquisition"].ask_to_end()
                 recording = False
+            if recording:
+                self._keep_alive("acquisition", self._spawn_acquisition, logbook)
+            self._log_alarms(logbook)
             self._keep_alive("analysis", self._spawn_analysis, logbook)
             self._keep_alive("guard", self._spawn_guard, logbook)
             if monotonic_s() - shown_s >= interval_s:
@@ -353,6 +349,13 @@ class Run:
             thread.join(0.02)
         self._dismiss_guard(flight, terminal)
         self._flown_well = flight.ended_well
+
+    def _log_alarms(self, logbook: Logbook) -> None:
+        """Each alarm of the recorder, once when it begins; what it says may change while it lasts."""
+        alarms = alarms_of(self._children["acquisition"].status)
+        for about in alarms.keys() - self._alarms:
+            logbook.event("alarm", f"acquisition: {alarms[about]}")
+        self._alarms = set(alarms)
 
     def _everything_is_recorded(self) -> bool:
         """Whether the tags of the whole pass have been read: on a busy machine the newest ones are late."""
@@ -375,12 +378,13 @@ class Run:
         terminal.message("The guard stopped the mount." if stopped else "THE MOUNT MAY BE MOVING: stop it by hand.")
 
     def _keep_alive(self, name: str, spawn: Callable[[], None], logbook: Logbook | None) -> None:
-        """Start a program again that died. An analysis has lost nothing: it starts again from the recording."""
+        """Start a program again that died. An analysis has lost nothing, it starts again from the recording; the
+        acquisition goes on in the same recording, with a gap."""
         child = self._children[name]
         if child.running or child.exit_code == 0:
             return
         restarts, not_before_s = self._restarts.get(name, (0, 0.0))
-        if restarts >= _RESTARTS or monotonic_s() < not_before_s:
+        if self._given_up(name) or monotonic_s() < not_before_s:
             return
         self._restarts[name] = (restarts + 1, monotonic_s() + _FIRST_RESTART_S * 2**restarts)
         if logbook is not None:
@@ -389,7 +393,10 @@ class Run:
         spawn()
 
     def _given_up(self, name: str) -> bool:
-        return not self._children[name].running and self._restarts.get(name, (0, 0.0))[0] >= _RESTARTS
+        """Whether it died once more than it is started again."""
+        allowed = _ACQUISITION_RESTARTS if name == "acquisition" else _RESTARTS
+        child = self._children[name]
+        return not child.running and child.exit_code != 0 and self._restarts.get(name, (0, 0.0))[0] >= allowed
 
     def _close(self, logbook: Logbook) -> None:
         """End every stream, those of programs that are gone too."""
@@ -423,8 +430,7 @@ class Run:
         terminal.update(view.status())
         sealed = self._directory / "recording.h5"
         try:
-            seal_in_child(self._recording, sealed)
-            remove_segments(self._recording)
+            mark = archive(self._recording, sealed, terminal.message)
         except GroundStationError as error:
             terminal.message(f"Not sealed: {error}. The recording is safe in {self._recording}.")
             return 1
@@ -433,6 +439,7 @@ class Run:
             terminal.message(sentence)
         terminal.message(f"Recording {sealed}")
         terminal.message(f"Report    {self._directory / 'report.html'}")
+        terminal.message(f"Fingerprint {mark}  (write it down: verify --fingerprint)", fingerprint=mark)
         return 0 if trustworthy and self._flown_well else 1
 
 

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from groundstation.cli.planning import BYTES_PER_TAG, PlannedPass
+from groundstation.cli.planning import PlannedPass
 from groundstation.clock import Clock, monotonic_s
 from groundstation.config import StationConfig
 from groundstation.console.status import PassStatus
@@ -42,7 +42,6 @@ class PassView:
         counts = recorder.get("counts_hz")
         counts_hz = {str(k): float(v) for k, v in counts.items()} if isinstance(counts, dict) else {}
         free = shutil.disk_usage(self._directory).free
-        rate_hz = sum(counts_hz.values()) or self._config.recording.max_rate_hz
         errors, bits = _integer(result.get("errors")), _integer(result.get("bits"))
         qber = errors / bits if errors is not None and bits else None
         analysed = _integer(result.get("analysed_utc_ns"))
@@ -74,8 +73,11 @@ class PassView:
             recorded_tags=_integer(recorder.get("tags")),
             dropped=_integer(recorder.get("dropped")),
             disk_free_gb=free / 1e9,
-            disk_minutes_left=free / (rate_hz * BYTES_PER_TAG * self._clock.speed) / 60,
-            alarms=flight.alarms,
+            disk_minutes_left=_number(recorder.get("disk_minutes_left")),
+            buffer_fill=_number(recorder.get("buffer_fill")),
+            acknowledge_p50_s=_number(recorder.get("acknowledge_p50_s")),
+            acknowledge_p99_s=_number(recorder.get("acknowledge_p99_s")),
+            alarms=(*flight.alarms, *alarms_of(recorder).values()),
             last_event=self._logbook.last_event,
         )
 
@@ -85,6 +87,12 @@ class PassView:
             return None
         nearest = min((utc_ns - int(path.utc_ns[0]) + 500_000_000) // 1_000_000_000, path.utc_ns.size - 1)
         return float(path.range_km[nearest])
+
+
+def alarms_of(recorder: Mapping[str, object]) -> dict[str, str]:
+    """What is wrong with the recorder, by what it is wrong with, as in its status line."""
+    alarms = recorder.get("alarms")
+    return {str(about): str(sentence) for about, sentence in alarms.items()} if isinstance(alarms, dict) else {}
 
 
 def _number(value: object) -> float | None:

@@ -19,8 +19,10 @@ from groundstation.console.status import (
     is_stale,
     number_text,
     one_line,
+    percent_text,
     qber_text,
     rate_text,
+    safe_text,
 )
 from groundstation.core.tags import CHANNELS
 
@@ -152,10 +154,12 @@ def _analysis(status: PassStatus) -> Panel:
 def _recording(status: PassStatus) -> Panel:
     dropped = Text(number_text(status.dropped, "{:,}"), style="bold red" if status.dropped else "")
     line = Text.assemble(
-        "tags ", (number_text(status.recorded_tags, "{:,}"), "bold"), "   dropped ", dropped,
-        "   disk ", (number_text(status.disk_free_gb, "{:.1f} GB"), "bold"),
-        f" ({number_text(status.disk_minutes_left, '{:,.0f} min left')})",
+        "tags ", (number_text(status.recorded_tags, "{:,}"), "bold"), "  dropped ", dropped,
+        "  buffer ", percent_text(status.buffer_fill), "  safe ", safe_text(status),
+        "  disk ", (number_text(status.disk_free_gb, "{:.1f} GB"), "bold"),
+        "" if status.disk_minutes_left is None else f" {number_text(status.disk_minutes_left, '{:,.0f} min')}",
     )  # fmt: skip
+    line.no_wrap, line.overflow = True, "ellipsis"
     return Panel(line, title="recording", title_align="left", border_style="bright_black", padding=(0, 1))
 
 

@@ -57,6 +57,11 @@ class PassStatus:
     dropped: int | None = None
     disk_free_gb: float | None = None
     disk_minutes_left: float | None = None
+    #: How full the memory is in which tags wait for the disk: 0 to 1.
+    buffer_fill: float | None = None
+    #: How long half of the newest tags, and 99 % of them, waited until they were safe (wall time).
+    acknowledge_p50_s: float | None = None
+    acknowledge_p99_s: float | None = None
 
     alarms: tuple[str, ...] = ()
     last_event: str | None = None
@@ -109,6 +114,17 @@ def qber_text(status: PassStatus) -> str:
     return f"{100 * status.qber:.2f} %" if error is None else f"{100 * status.qber:.2f} ± {100 * error:.2f} %"
 
 
+def safe_text(status: PassStatus) -> str:
+    """How long 99 % of the tags waited until they were safe on the disk: `104 ms`."""
+    p99_s = status.acknowledge_p99_s
+    return number_text(None if p99_s is None else 1e3 * p99_s, "{:.0f} ms")
+
+
+def percent_text(part: float | None) -> str:
+    """`3 %` of 1."""
+    return number_text(None if part is None else 100 * part, "{:.0f} %")
+
+
 def one_line(text: str) -> str:
     """The text without line breaks and control characters, which may come from a wire."""
     return "".join(sign if sign.isprintable() else "?" for sign in " ".join(text.split()))
@@ -144,7 +160,12 @@ def plain_line(status: PassStatus) -> str:
             ("bits", number_text(status.sifted_bits, "{:,}")),
             ("QBER", qber_text(status)),
         ),
-        _group(None, ("dropped", number_text(status.dropped or None, "{:,}"))),
+        _group(
+            None,
+            ("safe in", safe_text(status)),
+            ("buffer", percent_text(status.buffer_fill)),
+            ("dropped", number_text(status.dropped or None, "{:,}")),
+        ),
         *(f"ALARM: {alarm}" for alarm in status.alarms),
     ]
     return one_line(" | ".join(part for part in parts if part))
@@ -180,6 +201,9 @@ def json_line(status: PassStatus) -> str:
         "dropped": status.dropped,
         "disk_free_gb": status.disk_free_gb,
         "disk_minutes_left": status.disk_minutes_left,
+        "buffer_fill": status.buffer_fill,
+        "acknowledge_p50_s": status.acknowledge_p50_s,
+        "acknowledge_p99_s": status.acknowledge_p99_s,
         "alarms": list(status.alarms),
         "last_event": status.last_event,
     }

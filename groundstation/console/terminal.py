@@ -66,10 +66,10 @@ class TerminalView:
         else:
             self._write(json_line(status) if self._style == "json" else plain_line(status))
 
-    def message(self, text: str) -> None:
-        """Show one sentence; in JSON style as an object with the single field `message`."""
+    def message(self, text: str, **fields: str) -> None:
+        """Show one sentence; in JSON style as an object with the field `message`, and those for programs beside it."""
         if self._style == "json":
-            self._write(json.dumps({"message": text}, ensure_ascii=False))
+            self._write(json.dumps({"message": text, **fields}, ensure_ascii=False))
         elif self._style == "plain":
             self._write(one_line(text))
         else:

@@ -28,7 +28,7 @@ def test_help_names_the_commands_of_people_and_not_those_of_programs(console: Co
     assert (code, errors) == (0, "")
     commands = [line.split()[0] for line in output.splitlines() if line.startswith("    ") and line[4] != " "]
     assert set(_COMMANDS) <= set(commands)
-    assert not {"acquire", "analyse", "guard"} & set(commands)
+    assert not {"analyse", "guard"} & set(commands)
 
 
 @pytest.mark.parametrize("command", _COMMANDS)

@@ -193,6 +193,14 @@ def test_info_says_that_every_stream_was_closed_in_order(flown: FlownPass) -> No
         assert "NOT" not in lines[stream]
 
 
+def test_its_last_word_is_the_fingerprint_by_which_the_archive_is_known(flown: FlownPass) -> None:
+    (said,) = [line for line in flown.lines() if "fingerprint" in line]
+    assert said["message"].startswith(f"Fingerprint {said['fingerprint']} ")
+    code, output, errors, _ = run_command("verify", flown.sealed, "--fingerprint", said["fingerprint"])
+    assert (code, errors) == (0, "")
+    assert "it is the recording whose fingerprint was written down" in output
+
+
 def test_an_output_directory_is_not_used_twice(flown: FlownPass) -> None:
     before = {path: path.stat().st_mtime_ns for path in flown.output.rglob("*")}
     code, _, errors, left = run_command("run", "--config", flown.config, "--output", flown.output)

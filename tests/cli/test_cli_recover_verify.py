@@ -7,10 +7,15 @@ import numpy as np
 import pytest
 
 from groundstation.cli import main
+from groundstation.cli.planning import manifest_without_pass
+from groundstation.clock import SystemClock
+from groundstation.config import DEFAULT_CONFIG, load_config
 from groundstation.recording.channels import IMPORTED
 from groundstation.recording.manifest import create_recording
+from groundstation.recording.reader import open_recording
 from groundstation.recording.sealing import seal_in_child
-from groundstation.recording.writer import StreamWriter
+from groundstation.recording.segment import Damage
+from groundstation.recording.writer import QUARANTINE, StreamWriter
 
 
 def run(*words: object) -> int:
@@ -87,6 +92,19 @@ def test_recover_refuses_while_somebody_records_and_what_is_none(
     assert "is being recorded into" in captured.err.splitlines()[0]
 
 
+def test_recovery_changes_nothing_of_what_is_read(abandoned: Path) -> None:
+    """So the report of a damaged recording stays the same to the letter."""
+    (abandoned / "tags" / "000002.h5").write_bytes(b"")
+    third = abandoned / "tags" / "000003.h5"
+    third.write_bytes(third.read_bytes()[:-1])
+    (abandoned / "tags" / "000001.h5").rename(third.with_name("000006.h5"))
+    before = open_recording(abandoned).stream("tags").poll(100)
+    assert run("recover", abandoned) == 1
+    assert len(list((abandoned / QUARANTINE / "tags").iterdir())) == 3
+    after = open_recording(abandoned).stream("tags").poll(100)
+    assert [item for item in after if isinstance(item, Damage)] == [i for i in before if isinstance(i, Damage)]
+
+
 def test_verify_says_intact_and_compares_fingerprints(pass_: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("verify", pass_ / "recording.h5") == 0
     said = capsys.readouterr().out
@@ -144,3 +162,27 @@ def test_info_names_what_is_damaged_and_goes_on(
     said = capsys.readouterr().out
     assert "4 segments; DAMAGED" in said
     assert "segment tags/000002.h5 is damaged" in said
+
+
+def test_info_and_replay_of_the_tagger_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As `acquire` records it: info says what is there, replay why there is nothing to analyse."""
+    directory = tmp_path / "recording"
+    config = load_config(DEFAULT_CONFIG)
+    create_recording(directory, {**manifest_without_pass(config, SystemClock()), "run_id": "r"})
+    with StreamWriter(directory, "tags", "r") as writer:
+        table = {"time_ps": np.arange(1, 1001), "channel": np.zeros(1000, np.uint8)}
+        writer.publish({"tags": table}, {"ledger": {"seen": 1000, "recorded": 1000, "dropped": {}}}, end=True)
+    assert run("info", directory) == 0
+    said = capsys.readouterr().out
+    for expected in (
+        "the tagger of Xinglong alone, without a pass, run r",
+        "tagger    tagger_tdc2 at tcp://127.0.0.1:0, simulated",
+        "channels  H, V, D, A, sync, pps",
+        "tags      1,000 tags; 1 segments; closed in order",
+        "ledger    tags: seen 1,000 = recorded 1,000 + dropped 0; missed by the hardware: unknown",
+    ):
+        assert expected in said.splitlines()
+    assert run("replay", directory) == 2
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err.count("\n")) == ("", 1)
+    assert "tagger alone" in captured.err
