@@ -136,6 +136,8 @@ def _end(_number: int, _frame: object) -> NoReturn:
 def _ignore_signals() -> None:
     """The end has begun: one more signal would raise in the middle of it, or while the interpreter shuts down."""
     for number in _ENDING:
+        # Two steps, for Python complains of a signal that came before it is ignored and whose handler is gone.
+        signal.signal(number, lambda *_: None)
         signal.signal(number, signal.SIG_IGN)
 
 

@@ -46,7 +46,9 @@ class Teller:
     """Says lines on stdout from a thread of its own: a terminal that was stopped and a reader that hangs must not
     hold up who speaks. What cannot be said is forgotten, the oldest first; who is gone is not told any more."""
 
-    def __init__(self) -> None:
+    def __init__(self, descriptor: int = 1) -> None:
+        """`descriptor`: stdout, past Python's buffer, whose lock a hanging thread would hold when the program ends."""
+        self._descriptor = descriptor
         self._lines: deque[bytes] = deque(maxlen=_WAITING_LINES)
         self._something = threading.Condition()
         self._speaking = False
@@ -71,17 +73,15 @@ class Teller:
                 self._something.notify_all()
                 self._something.wait_for(lambda: bool(self._lines))
                 line, self._speaking = self._lines.popleft(), True
-            heard = heard and _written(line)
+            heard = heard and self._written(line)
 
-
-def _written(data: bytes) -> bool:
-    """Past Python's buffer, whose lock a hanging thread would hold when the program ends."""
-    try:
-        while data:
-            data = data[os.write(1, data) :]
-    except OSError:
-        return False
-    return True
+    def _written(self, data: bytes) -> bool:
+        try:
+            while data:
+                data = data[os.write(self._descriptor, data) :]
+        except OSError:
+            return False
+        return True
 
 
 class Ending:
@@ -100,7 +100,7 @@ class Ending:
     def over(self) -> None:
         """All is done: a signal that comes too late changes nothing any more."""
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_IGN)
+            signal.signal(number, lambda *_: None)
 
     def _ask(self, _number: int, _frame: object) -> None:
         self.asked.set()

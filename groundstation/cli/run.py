@@ -267,7 +267,9 @@ class Run:
         heartbeat: Callable[[], None] = lambda: self._children["guard"].say(HEARTBEAT)  # noqa: E731  three words
         flight = Flight(plan, mount, detectors, logbook, self._clock, heartbeat, self._unsafe)
         watch = DetectorWatch(detectors, logbook, self._clock)
-        view = PassView(self._config, self._planned, self._clock, self._directory, flight, logbook, self._children)
+        view = PassView(
+            self._config, self._planned, self._clock, self._directory, flight, watch, logbook, self._children
+        )
         with TerminalView(sys.stdout, self._style) as terminal:
             for sentence in self._warnings(mount):
                 terminal.message(sentence)

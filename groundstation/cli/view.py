@@ -10,6 +10,7 @@ from groundstation.clock import Clock, monotonic_s
 from groundstation.config import StationConfig
 from groundstation.console.status import PassStatus
 from groundstation.operation.children import Child
+from groundstation.operation.detector_watch import DetectorWatch
 from groundstation.operation.flight import Flight
 from groundstation.operation.logbook import Logbook
 
@@ -24,11 +25,13 @@ class PassView:
         clock: Clock,
         directory: Path,
         flight: Flight,
+        watch: DetectorWatch,
         logbook: Logbook,
         children: Mapping[str, Child],
     ) -> None:
         self._config, self._planned, self._clock = config, planned, clock
-        self._directory, self._flight, self._logbook, self._children = directory, flight, logbook, children
+        self._directory, self._flight, self._watch = directory, flight, watch
+        self._logbook, self._children = logbook, children
 
     def status(self) -> PassStatus:
         """The pass at this moment; what is unknown is None."""
@@ -77,7 +80,7 @@ class PassView:
             buffer_fill=_number(recorder.get("buffer_fill")),
             acknowledge_p50_s=_number(recorder.get("acknowledge_p50_s")),
             acknowledge_p99_s=_number(recorder.get("acknowledge_p99_s")),
-            alarms=(*flight.alarms, *alarms_of(recorder).values()),
+            alarms=(*flight.alarms, *self._watch.alarms, *alarms_of(recorder).values()),
             last_event=self._logbook.last_event,
         )
 

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.interpolate import CubicSpline
 
 PS_PER_S = 1_000_000_000_000
 PS_PER_NS = 1_000
@@ -41,6 +40,8 @@ class EmissionTime:
         self._shift_ps = (label.utc_ns - epoch_utc_ns) * PS_PER_NS - label.time_ps
         self._first_ps = int(path_utc_ns[0] - epoch_utc_ns) * PS_PER_NS
         self._last_ps = int(path_utc_ns[-1] - epoch_utc_ns) * PS_PER_NS
+        from scipy.interpolate import CubicSpline  # here: a recorder that starts again must not wait for it
+
         seconds = (path_utc_ns - path_utc_ns[0]) * 1e-9
         self._time_of_flight_ps = CubicSpline(seconds, time_of_flight_s * PS_PER_S)
 

@@ -7,15 +7,18 @@ is not lost. Their numbers are geometric, as in published tables; the path is th
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.interpolate import CubicSpline
 
 from groundstation.clock import NS_PER_S, utc_text
 from groundstation.errors import BadInput
 from groundstation.passes.orbit import Orbit
 from groundstation.passes.sun import sun_elevation_deg, sunlit
+
+if TYPE_CHECKING:
+    from scipy.interpolate import CubicSpline
 
 Floats = NDArray[np.float64]
 Times = NDArray[np.int64]
@@ -191,7 +194,9 @@ class PredictedPath:
         return np.asarray((self.utc_ns - self.utc_ns[0]) / NS_PER_S, dtype=np.float64)
 
     @cached_property
-    def _direction(self) -> CubicSpline[np.float64]:
+    def _direction(self) -> "CubicSpline[np.float64]":
+        from scipy.interpolate import CubicSpline  # here: a recorder that starts again must not wait for it
+
         azimuth, elevation = np.radians(self.azimuth_deg), np.radians(self.elevation_deg)
         level = np.cos(elevation)
         vectors = np.stack((level * np.sin(azimuth), level * np.cos(azimuth), np.sin(elevation)), axis=-1)

@@ -12,6 +12,11 @@ def is_imported(manifest: Mapping[str, object]) -> bool:
     return manifest.get("mode") == IMPORTED
 
 
+def is_without_pass(manifest: Mapping[str, object]) -> bool:
+    """Whether the recording is of the tagger alone, as `acquire` makes it: no satellite, no window, no path."""
+    return not is_imported(manifest) and "window" not in manifest and "satellite" not in manifest
+
+
 def channel_names(manifest: Mapping[str, object]) -> dict[int, str]:
     """Channel number -> name, in the order of the numbers.
 

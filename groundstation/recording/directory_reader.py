@@ -13,7 +13,6 @@ from groundstation.recording.manifest import read_manifest
 from groundstation.recording.segment import NO_HASH, Damage, Segment, decode, read_file
 from groundstation.recording.writer import QUARANTINE, quarantined_numbers, segment_name, segment_numbers
 
-
 #: While following, a directory of thousands of segments is listed only so often for a segment that is not there yet.
 _MISSES_PER_LISTING = 100
 
@@ -139,11 +138,23 @@ class DirectoryStream:
     def _missing(self, number: int, where: str) -> str:
         """What to say of a number without a file; a run of them is one damage, however long it is."""
         if number in quarantined_numbers(self._recording, self._stream):
-            return f"{where} was damaged and put into quarantine"
+            return self._put_aside(number, where)
         self._number = min((n for n in self._numbers() if n > number), default=number + 1)
         if self._number == number + 1:
             return f"{where} is missing, though later ones are there"
         return f"{where} and those up to {segment_name(self._number - 1)} are missing, though later ones are there"
+
+    def _put_aside(self, number: int, where: str) -> str:
+        """What is wrong with a segment in quarantine: told as while it lay in its place, for it enters the report."""
+        folder = self._recording / QUARANTINE / self._stream
+        for kept in sorted(folder.glob(f"{segment_name(number)}*"))[:1]:
+            try:
+                self._check_place(decode(read_file(kept, where), where), number, where)
+            except RecordingDamaged as error:
+                return str(error)
+            except OSError:
+                break
+        return f"{where} was damaged and put into quarantine"
 
     def _numbers(self) -> list[int]:
         """Of all segments that are or were there, as far as the directory tells."""

@@ -35,7 +35,8 @@ def test_a_log_gets_few_lines_and_another_seed_another_world(fly: Callable[..., 
     assert all(line.isprintable() for line in lines)
     assert all(len(line) < 300 for line in lines)
     assert any("SIMULATION TRACK" in line and "clicks" in line for line in lines)
-    assert lines[-1].endswith("report.html")
+    assert lines[-2].endswith("report.html")
+    assert lines[-1].startswith("Fingerprint ")
     assert flight.stderr == ""
     report = report_of(flight.output)
     assert report["complete"] is True
