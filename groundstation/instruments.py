@@ -1,15 +1,34 @@
 """The capabilities that a driver may offer to the station. Nothing here knows a wire or a model.
 
-A driver module offers `connect(address, clock, settings)` and returns an object with one of these
-capabilities. `settings` is the entry's own table of the station file.
+A driver module offers `connect(address, clock, settings)`, which returns an object with one of these capabilities,
+and a constant `DRIVER` that describes it. `settings` is the entry's own table of the station file.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+Capability = Literal[
+    "tagger", "detector", "nanowires", "supply", "mount", "transmitter", "time_base", "weather", "rotator", "dome"
+]
+
+
+@dataclass(frozen=True)
+class DriverDescription:
+    """What a driver module says of itself, for whoever chooses one.
+
+    `schemes`: the kinds of address that it can be given. `documentation`: what the protocol was taken from, and
+    how complete that is. `tested_with`: everything but our own simulator that has spoken with either end of it.
+    """
+
+    instrument: str
+    capability: Capability
+    schemes: tuple[str, ...]
+    documentation: str
+    tested_with: str = "our simulator only"
 
 
 @dataclass(frozen=True)
@@ -72,10 +91,13 @@ class MountCapabilities:
     max_acceleration_deg_s2: float
     rate_quantum_arcsec_s: float
     command_latency_s: float
+    #: How it can be made to follow a satellite: by rates from the station's loop, by a `Trajectory` of its own, by
+    #: positions sent again and again, or not at all.
+    follows: Literal["rates", "trajectory", "positions", "nothing"] = "rates"
 
 
 class Mount(Protocol):
-    """An altitude-azimuth mount driven by rates."""
+    """An altitude-azimuth mount. One that does not follow by rates raises InstrumentFault from `set_rates`."""
 
     @property
     def capabilities(self) -> MountCapabilities: ...
@@ -95,6 +117,27 @@ class Mount(Protocol):
         """Cancel every motion and command rate zero on both axes."""
 
     def close(self) -> None: ...
+
+
+class TrajectoryMount(Mount, Protocol):
+    """A mount that follows a path which it was given beforehand, by its own clock."""
+
+    def load_trajectory(
+        self, utc_ns: NDArray[np.int64], azimuth_deg: NDArray[np.float64], elevation_deg: NDArray[np.float64]
+    ) -> None:
+        """Give it the path: (n,) each, times ascending, azimuth continuous (it may leave 0 to 360)."""
+
+    def load_elements(self, name: str, line1: str, line2: str) -> None:
+        """Give it a two-line element set instead, from which it computes the path itself."""
+
+    def start_trajectory(self) -> None:
+        """Go to the beginning of what was loaded and follow it from its first moment on."""
+
+    def set_time_offset_s(self, offset_s: float) -> None:
+        """From now on point to where the path is so much later: the live along-track correction."""
+
+    def set_axis_offsets_arcsec(self, azimuth_arcsec: float, elevation_arcsec: float) -> None:
+        """Add to both axes' angles: the live correction across the track."""
 
 
 class Detector(Protocol):
@@ -118,6 +161,142 @@ class Detector(Protocol):
 
     def counts(self, integration_s: float) -> int:
         """Counts over a fresh integration; blocks until it is over."""
+
+    def close(self) -> None: ...
+
+
+class NanowireDetector(Protocol):
+    """Superconducting nanowire detectors behind one controller; `channel` counts from 1."""
+
+    @property
+    def channels(self) -> int: ...
+
+    def identify(self) -> Identity: ...
+
+    def bias_ua(self, channel: int) -> float: ...
+
+    def set_bias_ua(self, channel: int, bias_ua: float) -> None: ...
+
+    def trigger_mv(self, channel: int) -> float: ...
+
+    def set_trigger_mv(self, channel: int, trigger_mv: float) -> None: ...
+
+    def counts(self, integration_s: float) -> tuple[int, ...]:
+        """Counts of every channel over a fresh integration; blocks until it is over."""
+
+    def latched(self, channel: int) -> bool:
+        """Whether the wire stays resistive: bias is on, and not even dark counts come."""
+
+    def reset(self, channel: int) -> None:
+        """Take the bias away and give it back, which ends a latch. InstrumentFault if it does not."""
+
+    def close(self) -> None: ...
+
+
+class Supply(Protocol):
+    """A bias or power supply with numbered outputs, from 1."""
+
+    @property
+    def outputs(self) -> tuple[int, ...]: ...
+
+    def identify(self) -> Identity: ...
+
+    def voltage_v(self, output: int) -> float: ...
+
+    def set_voltage_v(self, output: int, voltage_v: float) -> None: ...
+
+    def is_on(self, output: int) -> bool: ...
+
+    def switch(self, output: int, on: bool) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class TimeBaseStatus:
+    """How well a time base keeps UTC. None: it did not say. `trouble` is empty when all is well."""
+
+    locked: bool
+    in_holdover: bool
+    utc_ns: int | None = None
+    offset_ns: float | None = None
+    frequency_error: float | None = None
+    leap_s: int | None = None
+    holdover_s: float | None = None
+    trouble: str = ""
+
+
+class TimeBase(Protocol):
+    """A source of UTC and of the 10 MHz and 1PPS that the taggers hang on."""
+
+    def identify(self) -> Identity: ...
+
+    def status(self) -> TimeBaseStatus: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class WeatherReading:
+    """What the weather is. None: not measured, or the instrument calls its own value invalid."""
+
+    temperature_c: float | None = None
+    humidity_percent: float | None = None
+    pressure_hpa: float | None = None
+    wind_m_s: float | None = None
+    wind_direction_deg: float | None = None
+    rain_mm_h: float | None = None
+
+
+class Weather(Protocol):
+    """A weather station at the telescope."""
+
+    def identify(self) -> Identity: ...
+
+    def read(self) -> WeatherReading: ...
+
+    def close(self) -> None: ...
+
+
+class Rotator(Protocol):
+    """A rotation stage, for instance with the half-wave plate of the polarisation frame."""
+
+    def identify(self) -> Identity: ...
+
+    def angle_deg(self) -> float: ...
+
+    def go_to(self, angle_deg: float) -> None:
+        """Begin to turn to an angle; returns at once."""
+
+    def is_moving(self) -> bool: ...
+
+    def home(self) -> None:
+        """Begin to look for the reference mark; returns at once."""
+
+    def stop(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Dome(Protocol):
+    """A dome with a shutter that turns with the telescope."""
+
+    def identify(self) -> Identity: ...
+
+    def azimuth_deg(self) -> float: ...
+
+    def go_to(self, azimuth_deg: float) -> None:
+        """Begin to turn; returns at once."""
+
+    def is_moving(self) -> bool: ...
+
+    def shutter(self) -> Literal["open", "opening", "closed", "closing", "error"]: ...
+
+    def open_shutter(self) -> None: ...
+
+    def close_shutter(self) -> None: ...
+
+    def stop(self) -> None: ...
 
     def close(self) -> None: ...
 

@@ -13,17 +13,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from drivers.simulators.program import (
-    Loop,
-    SerialLine,
-    World,
-    announce,
-    arguments,
-    name_line,
-    run_program,
-    serial_path,
-    world_of,
-)
+from drivers.simulators.program import Loop, World, announce, arguments, run_program, world_of
+from drivers.simulators.wire import Line, SerialLine, name_line, serial_path
 from groundstation.clock import NS_PER_S, monotonic_s
 from groundstation.errors import BadInput
 from groundstation.simulation.parameters import SpdParameters
@@ -101,7 +92,7 @@ class Spd:
         self.line = SerialLine(loop, world.faults, self._receive)
         self._update_for_ever()
 
-    def _receive(self, line: SerialLine, data: bytes) -> None:
+    def _receive(self, line: Line, data: bytes) -> None:
         *commands, rest = re.split(rb"[;\r\n]", self._received + data)
         self._received = rest[-_MAX_COMMAND:]
         for command in commands:

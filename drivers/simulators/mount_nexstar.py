@@ -10,17 +10,9 @@ plus what a sync has shifted. Sources: NexStar 8i manual p. 65, SynScan manual p
 
 from datetime import UTC, datetime, timedelta
 
-from drivers.simulators.program import (
-    Loop,
-    SerialLine,
-    World,
-    announce,
-    arguments,
-    name_line,
-    run_program,
-    serial_path,
-    world_of,
-)
+from drivers.simulators.program import Loop, World, announce, arguments, run_program, world_of
+from drivers.simulators.telescope import Telescope
+from drivers.simulators.wire import Line, SerialLine, name_line, serial_path
 from groundstation.clock import NS_PER_S
 from groundstation.simulation.mount import Axis, MountDynamics
 from groundstation.simulation.parameters import MountParameters
@@ -260,18 +252,15 @@ class NexStar:
 
     def __init__(self, world: World, loop: Loop) -> None:
         self._world, self._loop = world, loop
-        parameters = world.parameters.mount
-        self._mount = MountDynamics(parameters, loop.clock.utc_ns(), world.parameters.seed)
-        self._hand_control = HandControl(self._mount, parameters, world.faults.wrong_model)
-        self._wake_up_ns: int | None = None
+        self._telescope = Telescope(world, loop)
+        self._hand_control = HandControl(self._telescope.axes, world.parameters.mount, world.faults.wrong_model)
         self.main, self.guard = self._line(), self._line()
-        self._publish()
 
     def _line(self) -> SerialLine:
         reader = RequestReader()
         byte_s = _BITS_PER_BYTE / self._world.parameters.mount.line_baud
 
-        def receive(line: SerialLine, data: bytes) -> None:
+        def receive(line: Line, data: bytes) -> None:
             # A pseudo-terminal is instantaneous, so the time on the line is added here: a request is there
             # with its last byte, and an answer is ready for its reader with its last byte.
             now_ns = self._loop.clock.utc_ns()
@@ -280,22 +269,9 @@ class NexStar:
                 reply = self._hand_control.answer(request, now_ns + round(on_line_s * NS_PER_S))
                 if reply is not None:
                     line.reply(reply, on_line_s + len(reply) * byte_s)
-            self._publish()
+            self._telescope.publish()
 
         return SerialLine(self._loop, self._world.faults, receive)
-
-    def _publish(self) -> None:
-        """Tell the world how the telescope moves, as far as that is settled; come back when there is more."""
-        for motion in self._mount.motions(self._loop.clock.utc_ns()):
-            self._world.board.add_motion(motion)
-        next_ns = self._mount.next_motions_utc_ns()
-        if next_ns is not None and next_ns != self._wake_up_ns:
-            self._wake_up_ns = next_ns
-            self._loop.at(next_ns, self._wake_up)
-
-    def _wake_up(self) -> None:
-        self._wake_up_ns = None
-        self._publish()
 
 
 def main() -> None:

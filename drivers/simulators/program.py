@@ -1,4 +1,4 @@
-"""What every simulator program shares: its command line, its loop, its ports and its injected faults.
+"""What every simulator program shares: its command line and its loop.
 
 A simulator is an instrument seen from the other end of its wire, as a program of its own. It prints one JSON
 line with its address when it is ready, and lives until it is told to end or, when supervised, until its
@@ -6,50 +6,25 @@ parent is gone. What is physical runs on world time (see `groundstation.clock`).
 """
 
 import argparse
-import atexit
-import contextlib
-import errno
 import heapq
-import ipaddress
 import json
 import os
-import pty
 import selectors
 import signal
-import socket
 import sys
-import tty
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from drivers.simulators.faults import Faults
 from groundstation.clock import NS_PER_S, Clock, clock_from_text, monotonic_s
 from groundstation.errors import BadInput, GroundStationError
 from groundstation.simulation.blackboard import Blackboard
 from groundstation.simulation.parameters import WorldParameters
 from groundstation.tables import record
 
-_CHUNK_GAP_S = 0.005  # between the parts of a split reply, world time
-_CHUNKS = 3
 _ENDING = (signal.SIGTERM, signal.SIGINT)
-
-
-@dataclass(frozen=True)
-class Faults:
-    """What goes wrong on purpose on a serial line; spans are world time.
-
-    `mute_after_s`: no reply any more so long after the start. `wrong_model`: another model answers.
-    `reply_delay_s`: added to every reply. `drop_reply_every`: every n-th reply is lost. `split_replies`:
-    replies arrive in parts.
-    """
-
-    mute_after_s: float | None = None
-    wrong_model: bool = False
-    reply_delay_s: float = 0.0
-    drop_reply_every: int = 0
-    split_replies: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,6 +46,7 @@ def arguments(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--supervised", action="store_true", help="end some time after stdin is closed")
     parser.add_argument("--linger", metavar="S", type=float, default=5.0, help="that time (default 5 s)")
     parser.add_argument("--address", metavar="ADDR", help="serial:PATH or tcp://127.0.0.1:PORT (0 = any)")
+    parser.add_argument("--pty", action="store_true", help="serve a pseudo-terminal of any name")
     parser.add_argument("--faults", metavar="JSON", default="{}", help="faults to inject, a JSON object")
     return parser
 
@@ -208,125 +184,3 @@ class Loop:
     def _wants(self, key: selectors.SelectorKey) -> bool:
         """False once an earlier callback of the same round has changed or closed the file."""
         return self._selector.get_map().get(key.fd) == key
-
-
-class SerialLine:
-    """The instrument's end of a serial line (a pseudo-terminal), with the faults on its replies."""
-
-    def __init__(self, loop: Loop, faults: Faults, receive: Callable[["SerialLine", bytes], None]) -> None:
-        self._loop, self._faults, self._receive = loop, faults, receive
-        self._master, self._slave = open_pty()  # the slave stays open, else the client's close would be an error
-        self.path = os.ttyname(self._slave)
-        self.address = f"serial:{self.path}"
-        self._started_ns = loop.clock.utc_ns()
-        self._replies = 0
-        self._waiting: deque[tuple[int, bytes | Callable[[], bytes]]] = deque()
-        loop.watch(self._master, self._readable)
-
-    def reply(self, reply: bytes | Callable[[], bytes], latency_s: float) -> None:
-        """Send a reply (made only then, when it is a function) after a span of world time, in order."""
-        self._replies += 1
-        every = self._faults.drop_reply_every
-        if every and self._replies % every == 0:
-            return
-        due_ns = self._loop.clock.utc_ns() + round((latency_s + self._faults.reply_delay_s) * NS_PER_S)
-        self._waiting.append((due_ns, reply))
-        if len(self._waiting) == 1:
-            self._loop.at(due_ns, self._send_first)
-
-    def _send_first(self) -> None:
-        due_ns, reply = self._waiting[0]
-        data = reply() if callable(reply) else reply
-        mute_after_s = self._faults.mute_after_s
-        if mute_after_s is not None and due_ns - self._started_ns >= mute_after_s * NS_PER_S:
-            data = b""
-        size = -(-len(data) // _CHUNKS) if self._faults.split_replies else len(data)
-        self._send_parts([data[i : i + size] for i in range(0, len(data), max(size, 1))])
-
-    def _send_parts(self, parts: list[bytes]) -> None:
-        if parts:
-            self._write(parts[0])
-        if len(parts) > 1:
-            gap_ns = round(_CHUNK_GAP_S * NS_PER_S)
-            self._loop.at(self._loop.clock.utc_ns() + gap_ns, lambda: self._send_parts(parts[1:]))
-            return
-        self._waiting.popleft()
-        if self._waiting:
-            self._loop.at(self._waiting[0][0], self._send_first)
-
-    def _write(self, data: bytes) -> None:
-        with contextlib.suppress(BlockingIOError):  # nobody reads: a serial line loses the bytes
-            os.write(self._master, data)
-
-    def _readable(self) -> None:
-        self._receive(self, os.read(self._master, 4096))
-
-
-def open_pty() -> tuple[int, int]:
-    """Both ends (instrument, client) of a raw pseudo-terminal; the instrument's end does not block."""
-    master, slave = pty.openpty()
-    tty.setraw(master)
-    tty.setraw(slave)
-    os.set_blocking(master, False)
-    return master, slave
-
-
-def name_line(line: SerialLine, path: Path) -> None:
-    """Give the line a fixed name (a symbolic link) until the program ends. Raises BadInput if it is taken."""
-    if path.is_symlink() and not path.exists():
-        path.unlink()  # left behind by a program that was killed
-    try:
-        path.symlink_to(line.path)
-    except OSError as error:
-        raise BadInput(f"the serial port {path} cannot be made: {error.strerror}; choose another --address") from error
-    line.address = f"serial:{path}"
-    atexit.register(path.unlink, missing_ok=True)
-
-
-def serial_path(address: str | None) -> Path | None:
-    """The path in `serial:PATH`; None when no address was given. Raises BadInput."""
-    if address is None:
-        return None
-    if not address.startswith("serial:") or address == "serial:":
-        raise BadInput(f'address "{address}" is not of the form serial:PATH, which this instrument needs')
-    return Path(address.removeprefix("serial:"))
-
-
-def listen(address: str | None) -> socket.socket:
-    """A listening socket on `tcp://host:port`, loopback only; port 0 or no address takes a free port.
-
-    Raises BadInput when the address is not of that form, not on the loopback interface, or in use.
-    """
-    host, port = _tcp_address(address or "tcp://127.0.0.1:0")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    server = socket.socket(family, socket.SOCK_STREAM)
-    server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        server.bind((host, port))
-        server.listen()
-    except OSError as error:
-        server.close()
-        why = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be used ({error.strerror})"
-        raise BadInput(f"port {port} on {host} {why}; give another --address or port 0 for any") from error
-    server.setblocking(False)
-    return server
-
-
-def tcp_address_of(server: socket.socket) -> str:
-    """The address of a listening socket as `tcp://host:port`."""
-    host, port = server.getsockname()[:2]
-    return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
-
-
-def _tcp_address(address: str) -> tuple[str, int]:
-    host, _, port = address.removeprefix("tcp://").rpartition(":")
-    host = host.strip("[]").replace("localhost", "127.0.0.1")
-    if not address.startswith("tcp://") or not host or not port.isdecimal() or int(port) > 65535:
-        raise BadInput(f'address "{address}" is not of the form tcp://127.0.0.1:PORT')
-    try:
-        loopback = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback:
-        raise BadInput(f'address "{address}" is not on the loopback interface; simulators serve 127.0.0.1 only')
-    return host, int(port)

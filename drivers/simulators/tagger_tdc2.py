@@ -13,16 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from drivers.simulators.program import (
-    Loop,
-    World,
-    announce,
-    arguments,
-    listen,
-    run_program,
-    tcp_address_of,
-    world_of,
-)
+from drivers.simulators.program import Loop, World, announce, arguments, run_program, world_of
+from drivers.simulators.wire import listen, tcp_address_of
 from groundstation.clock import NS_PER_S, parse_utc
 from groundstation.passes.elements import ElementSet
 from groundstation.passes.orbit import EarthOrientation, Orbit, Site

@@ -20,16 +20,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from drivers.simulators.program import (
-    Loop,
-    World,
-    announce,
-    arguments,
-    listen,
-    run_program,
-    tcp_address_of,
-    world_of,
-)
+from drivers.simulators.program import Loop, World, announce, arguments, run_program, world_of
+from drivers.simulators.wire import listen, tcp_address_of
 from groundstation.clock import NS_PER_S, parse_utc, utc_text
 from groundstation.errors import BadInput
 from groundstation.simulation.parameters import SourceParameters

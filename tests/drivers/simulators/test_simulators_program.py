@@ -10,7 +10,8 @@ import time
 
 import pytest
 
-from drivers.simulators.program import arguments, listen, world_of
+from drivers.simulators.program import arguments, world_of
+from drivers.simulators.wire import listen
 from groundstation.errors import BadInput
 from groundstation.simulation.parameters import MountParameters, WorldParameters
 

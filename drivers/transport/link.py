@@ -1,4 +1,4 @@
-"""Bytes to and from an instrument, whatever carries them: one small link over serial, TCP or VISA.
+"""Bytes to and from an instrument, whatever carries them: one small link over a serial line, TCP, VISA or a wire log.
 
 The libraries below fail in a dozen ways (SerialException, OSError, VisaIOError, an empty read, ...). Here
 each becomes TransportTimeout or TransportLost, and after any timeout the link says that it is out of step:
@@ -6,36 +6,19 @@ the late answer may still arrive and would be taken for the next one, so the dri
 """
 
 import contextlib
-import json
-import os
-import select
-import socket
 import threading
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, NoReturn, Protocol
-from urllib.parse import parse_qs, urlsplit
+from typing import NoReturn
 
-from groundstation.clock import monotonic_ns, monotonic_s
-from groundstation.errors import BadInput, GroundStationError, TransportLost, TransportTimeout, WireError
+from drivers.transport.ports import Port
+from drivers.transport.wire_log import Direction, WireLog
+from groundstation.clock import monotonic_s
+from groundstation.errors import GroundStationError, TransportLost, TransportTimeout, WireError
 
-_RECEIVE_BYTES = 1 << 20
 _WRITE_WAIT_S = 0.005  # how long a blocked write waits before it looks for incoming bytes again
 _BACK_OFF_S = (0.1, 2.0)  # before the next attempt to open a lost link again: twice as long each time
 _UNREAD_BYTES = 32 << 20  # no answer is that long: a far end that sends more without being read babbles
 _SILENCES = 3  # so many timeouts in succession, without a byte between them, and the link counts as lost
-
-
-class _Port(Protocol):
-    """What a carrier must do. Any exception out of it means that the link is gone."""
-
-    def receive(self, wait_s: float) -> bytes:
-        """What is there, or what comes first within `wait_s`; b"" when nothing came."""
-
-    def send(self, data: memoryview, wait_s: float) -> int:
-        """Send a part of `data` and tell how much; 0 when nothing could be sent within `wait_s`."""
-
-    def close(self) -> None: ...
 
 
 class Link:
@@ -49,12 +32,12 @@ class Link:
     def __init__(
         self,
         address: str,
-        port: _Port,
+        port: Port,
         timeout_s: float,
-        log: Path | None = None,
-        opener: Callable[[], _Port] | None = None,
+        log: WireLog | None = None,
+        opener: Callable[[], Port] | None = None,
     ) -> None:
-        """`opener` opens the same address again; without it a lost link stays lost."""
+        """`opener` opens the same address again; without it a lost link stays lost. The link closes its `log`."""
         self.address = address
         self.timeout_s = timeout_s
         self._port = port
@@ -66,8 +49,7 @@ class Link:
         self._lock = threading.RLock()
         self._closed = False
         self._in_step = True
-        # The log of a tagger or of the classical channel holds raw key: for the owner's eyes only.
-        self._log = open(log, "a", opener=_private, encoding="ascii") if log else None  # noqa: SIM115  closed in close()
+        self._log = log
 
     @property
     def in_step(self) -> bool:
@@ -105,7 +87,7 @@ class Link:
             self._release_port()
             self._input.clear()
             try:
-                self._port = _opened(self.address, self._opener)
+                self._port = opened(self.address, self._opener)
                 self._lost, self._silences, self._in_step = "", 0, False
                 prove()
             except GroundStationError as error:
@@ -236,152 +218,18 @@ class Link:
             f"the link to {self.address} is gone ({error}); check cable and power, then connect again"
         ) from error
 
-    def _record(self, direction: str, data: bytes) -> None:
-        if self._log and not self._log.closed:
-            entry = {"t_monotonic_ns": monotonic_ns(), "direction": direction, "hex": data.hex()}
-            self._log.write(json.dumps(entry) + "\n")
-            self._log.flush()
+    def _record(self, direction: Direction, data: bytes) -> None:
+        if self._log:
+            self._log.record(direction, data)
 
 
-def open_link(address: str, *, timeout_s: float, baud: int = 9600, log: Path | None = None) -> Link:
-    """Open `serial:PATH`, `serial:PATH?baud=115200`, `tcp://host:port` or `visa:RESOURCE`.
-
-    VISA is for control only, it is too slow for tags (143 kB/s on serial). An open link proves nothing yet,
-    for some carriers open without a far end: `connect()` of a driver asks the instrument who it is.
-    Raises BadInput for a malformed address, TransportLost or TransportTimeout when it cannot be opened.
-    """
-    opener = _opener(address, timeout_s, baud)
-    port = _opened(address, opener)
-    try:
-        return Link(address, port, timeout_s, log, opener)
-    except OSError as error:
-        port.close()
-        raise BadInput(f'wire log "{log}" cannot be written ({error}); name a file in a folder that exists') from error
-
-
-def _opened(address: str, opener: Callable[[], _Port]) -> _Port:
+def opened(address: str, opener: Callable[[], Port]) -> Port:
+    """What `opener` opens, its failures as our two errors."""
     try:
         return opener()
     except TimeoutError as error:
         raise TransportTimeout(f"{address} does not answer; check that the instrument is on") from error
+    except GroundStationError:
+        raise
     except Exception as error:  # every library has its own; all mean the same here
         raise TransportLost(f"{address} cannot be opened ({error}); check address, cable and power") from error
-
-
-def _opener(address: str, timeout_s: float, baud: int) -> Callable[[], _Port]:
-    """What opens this address; BadInput when it has none of the three forms."""
-    kind, _, rest = address.partition(":")
-    if kind == "serial" and rest:
-        path, _, query = rest.partition("?")
-        options = parse_qs(query, keep_blank_values=True)
-        rate = options.pop("baud", [str(baud)])[0]
-        if path and not options and rate.isascii() and rate.isdigit() and int(rate) > 0:
-            return lambda: _SerialPort(path, int(rate))
-    elif kind == "tcp":
-        with contextlib.suppress(ValueError):  # a port that is no number
-            url = urlsplit(address)
-            host, number = url.hostname, url.port
-            if host and number and not (url.path or url.query or url.username):
-                return lambda: _TcpPort(host, number, timeout_s)
-    elif kind == "visa" and rest:
-        return lambda: _VisaPort(rest, timeout_s)
-    raise BadInput(
-        f'address "{address}" is none of serial:PATH, serial:PATH?baud=115200, tcp://HOST:PORT, visa:RESOURCE'
-    )
-
-
-class _SerialPort:
-    """pyserial opens and sets up the line; modem lines stay untouched (a pseudo-terminal has none)."""
-
-    def __init__(self, path: str, baud: int) -> None:
-        import serial  # here, so that a replay or a station without serial lines never loads it
-
-        self._serial: Any = serial.Serial(path, baud, timeout=0, write_timeout=0, exclusive=True)
-
-    def receive(self, wait_s: float) -> bytes:
-        readable, _, _ = select.select([self._serial.fileno()], [], [], wait_s)
-        if not readable:
-            return b""
-        waiting = self._serial.in_waiting
-        data: bytes = self._serial.read(max(1, waiting))  # ready but empty raises: unplugged
-        return data
-
-    def send(self, data: memoryview, wait_s: float) -> int:
-        _, writable, _ = select.select([], [self._serial.fileno()], [], wait_s)
-        return int(self._serial.write(data[:4096])) if writable else 0
-
-    def close(self) -> None:
-        self._serial.close()
-
-
-class _TcpPort:
-    def __init__(self, host: str, port: int, timeout_s: float) -> None:
-        self._socket = socket.create_connection((host, port), timeout=timeout_s)
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._notice_pulled_cables()
-        self._socket.setblocking(False)
-
-    def _notice_pulled_cables(self) -> None:
-        """Ask a far end that says nothing every 2 s whether it is there; give up after four questions in vain."""
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for option, value in (
-            ("TCP_KEEPIDLE", 2),
-            ("TCP_KEEPINTVL", 2),
-            ("TCP_KEEPCNT", 4),
-            ("TCP_USER_TIMEOUT", 10_000),
-        ):
-            if hasattr(socket, option):  # Linux has all of them
-                self._socket.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
-
-    def receive(self, wait_s: float) -> bytes:
-        readable, _, _ = select.select([self._socket], [], [], wait_s)
-        if not readable:
-            return b""
-        data = self._socket.recv(_RECEIVE_BYTES)
-        if not data:
-            raise ConnectionError("the far end closed it")
-        return data
-
-    def send(self, data: memoryview, wait_s: float) -> int:
-        _, writable, _ = select.select([], [self._socket], [], wait_s)
-        return self._socket.send(data) if writable else 0
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)  # wakes a reader in another thread
-        self._socket.close()
-
-
-class _VisaPort:
-    """pyvisa drops what it has read so far when it times out, so this asks for one byte at a time."""
-
-    def __init__(self, resource: str, timeout_s: float) -> None:
-        import pyvisa
-
-        self._timed_out = pyvisa.constants.StatusCode.error_timeout
-        self._visa_error = pyvisa.errors.VisaIOError
-        self._manager: Any = pyvisa.ResourceManager("@py")
-        self._resource: Any = None  # its class, and so its attributes, depend on the resource
-        self._resource = self._manager.open_resource(resource, open_timeout=round(timeout_s * 1000))
-        self._resource.read_termination = None
-
-    def receive(self, wait_s: float) -> bytes:
-        self._resource.timeout = max(1, round(wait_s * 1000))  # 0 would mean "for ever" to some sessions
-        try:
-            data: bytes = self._resource.read_bytes(1)
-        except self._visa_error as error:
-            if error.error_code == self._timed_out:
-                return b""
-            raise
-        return data
-
-    def send(self, data: memoryview, wait_s: float) -> int:
-        return int(self._resource.write_raw(bytes(data)))
-
-    def close(self) -> None:
-        self._resource.close()
-        self._manager.close()
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
