@@ -15,19 +15,19 @@ import numpy as np
 from groundstation.clock import NS_PER_S, Clock, monotonic_s, sleep_wall_s, utc_text
 from groundstation.errors import GroundStationError, InstrumentFault
 from groundstation.instruments import Detector, Mount, MountReading
+from groundstation.operation.following import following_of
 from groundstation.operation.guard import stop_and_verify
 from groundstation.operation.logbook import Logbook
 from groundstation.operation.pointing_watch import PointingWatch
 from groundstation.operation.reach import LINK_ERRORS, Reach
 from groundstation.passes.prediction import PredictedPath
 from groundstation.passes.states import Event, PassState, State
-from groundstation.passes.tracking import TrackingLoop
 
 #: A reading tells the pointing error when its time is known this well, as an angle along the path.
 _READING_GOOD_TO_ARCSEC = 5.0
 _SLEW_TIMEOUT_S = 180.0
 _ARRIVED_WITHIN_DEG = 0.05
-#: After a longer outage nobody knows what the mount did meanwhile: the tracking loop begins anew.
+#: After a longer outage nobody knows what the mount did meanwhile: following begins anew.
 _LOOP_GOOD_FOR_S = 1.0
 #: So long is tried to switch the bias of one detector off when its link is down (wall time).
 _BIAS_OFF_PATIENCE_S = 5.0
@@ -77,8 +77,12 @@ class Flight:
         heartbeat: Callable[[], None],
         unsafe: Callable[[], str],
     ) -> None:
-        """`heartbeat` is called with every turn; `unsafe` returns why the pass must end, or nothing."""
+        """`heartbeat` is called with every turn; `unsafe` returns why the pass must end, or nothing.
+
+        Raises BadInput for a mount that cannot follow a satellite.
+        """
         self._plan, self._mount, self._detectors = plan, mount, detectors
+        self._following = following_of(mount, plan.path, plan.start_utc_ns, plan.stop_utc_ns, plan.tracking_period_s)
         self._logbook, self._clock = logbook, clock
         self._heartbeat, self._unsafe = heartbeat, unsafe
         self._pass = PassState()
@@ -125,11 +129,13 @@ class Flight:
             detector.set_temperature_setpoint_c(self._plan.detector_temperature_c)
             detector.set_bias_v(self._plan.detector_bias_v)
             self._logbook.event("command", f"detector {name}: bias {self._plan.detector_bias_v} V")
+        self._asked(self._following.load)
         self._advance(Event.CHECKED, "instruments answer")
         azimuth, elevation = self._plan.path.at(np.array([self._plan.start_utc_ns]))
         self._go_to(float(azimuth[0]), float(elevation[0]))
         self._advance(Event.ON_TARGET, "on target, waiting for the satellite")
         self._await_cold()
+        self._asked(self._following.begin)
         while self._clock.utc_ns() < self._plan.start_utc_ns:
             self._turn()
             self._read(self._asked(self._mount.read_position))
@@ -139,29 +145,28 @@ class Flight:
         self._advance(Event.WINDOW_OVER, "the window is over")
 
     def _track(self) -> None:
-        """A lost link does not end the pass: it is made again, and the rates are commanded anew.
+        """A lost link does not end the pass: it is made again, and following begins anew.
 
         Meanwhile the guard hears no heartbeat, so it stops a mount that would turn for ever.
         """
-        loop, watch, told = self._new_loop(), PointingWatch(), ""
+        watch, told, begun = PointingWatch(), "", True
         while self._clock.utc_ns() < self._plan.stop_utc_ns:
             began_s = monotonic_s()
             self._turn(steering=not self._reach.down)
             error_arcsec = None
             try:
-                error_arcsec = self._steer(loop)
+                if not begun:
+                    self._following.begin()
+                    begun = True
+                error_arcsec = self._steer()
             except LINK_ERRORS as error:
                 self._reach.failed(error)
             else:
-                if self._reach.answered() > _LOOP_GOOD_FOR_S:
-                    loop = self._new_loop()
+                begun = self._reach.answered() <= _LOOP_GOOD_FOR_S
             if sentence := watch.feed(error_arcsec):
                 self._alarm(sentence, told)
                 told = sentence
             self._pause(began_s)
-
-    def _new_loop(self) -> TrackingLoop:
-        return TrackingLoop(self._plan.path, self._mount.capabilities, self._plan.tracking_period_s)
 
     def _asked(self, question: Callable[[], T], give_up: bool = True) -> T:
         """The mount's answer, also when its link has to be made again first."""
@@ -177,13 +182,12 @@ class Flight:
             self._reach.answered()
             return answer
 
-    def _steer(self, loop: TrackingLoop) -> float | None:
-        """One turn of the loop: read, correct, write it down. The pointing error, if the reading tells one."""
+    def _steer(self) -> float | None:
+        """One turn: read, correct, write it down. The pointing error, if the reading tells one."""
         reading = self._mount.read_position()
-        command = loop.command(self._clock.utc_ns(), reading)
-        self._mount.set_rates(command.azimuth_arcsec_s, command.elevation_arcsec_s)
-        error = math.hypot(command.error_azimuth_arcsec, command.error_elevation_arcsec)
         used = reading.uncertainty_s * self._path_rate_arcsec_s(reading) <= _READING_GOOD_TO_ARCSEC
+        command = self._following.turn(self._clock.utc_ns(), reading, used)
+        error = math.hypot(command.error_azimuth_arcsec, command.error_elevation_arcsec)
         self._logbook.mount(
             reading.utc_ns,
             reading.azimuth_deg,

@@ -68,7 +68,8 @@ class TrackingLoop:
         axes = self._axes = self._axes or self._models(now_s)
         used = reading is not None and self._correct(axes, reading)
         rates = [self._send(index, axis, now_s, elapsed_s) for index, axis in enumerate(axes)]
-        return RateCommand(rates[0], rates[1], *self._error(reading), used)
+        error = (math.nan, math.nan) if reading is None else sky_error_arcsec(self._path, reading)
+        return RateCommand(rates[0], rates[1], *error, used)
 
     def _models(self, now_s: float) -> tuple[AxisModel, AxisModel]:
         latency_s = self._capabilities.command_latency_s
@@ -108,16 +109,6 @@ class TrackingLoop:
         self._period_s += 0.5 * (min(max(elapsed_s, 0.2 * nominal_s), 5.0 * nominal_s) - self._period_s)
         return elapsed_s
 
-    def _error(self, reading: MountReading | None) -> tuple[float, float]:
-        """Path minus reading in arcseconds on the sky, at the time of the reading."""
-        if reading is None:
-            return math.nan, math.nan
-        azimuth, elevation = self._path.at(reading.utc_ns)
-        across = math.cos(math.radians(float(elevation)))
-        azimuth_error = math.remainder(float(azimuth) - reading.azimuth_deg, 360.0) * across
-        elevation_error = float(elevation) - reading.elevation_deg
-        return azimuth_error * _ARCSEC_PER_DEG, elevation_error * _ARCSEC_PER_DEG
-
     def _targets(self, time_s: float) -> tuple[float, float]:
         """The path's azimuth and elevation in arcseconds."""
         azimuth, elevation = self._path.at(int(self._path.utc_ns[0]) + round(time_s * NS_PER_S))
@@ -125,6 +116,14 @@ class TrackingLoop:
 
     def _seconds(self, utc_ns: int) -> float:
         return (utc_ns - int(self._path.utc_ns[0])) / NS_PER_S
+
+
+def sky_error_arcsec(path: PredictedPath, reading: MountReading) -> tuple[float, float]:
+    """Path minus reading at the time of the reading: azimuth as seen on the sky, and elevation."""
+    azimuth, elevation = path.at(reading.utc_ns)
+    across = math.cos(math.radians(float(elevation)))
+    azimuth_error = math.remainder(float(azimuth) - reading.azimuth_deg, 360.0) * across
+    return azimuth_error * _ARCSEC_PER_DEG, (float(elevation) - reading.elevation_deg) * _ARCSEC_PER_DEG
 
 
 def limited_rate(wanted: float, previous: float, elapsed_s: float, capabilities: MountCapabilities) -> float:
