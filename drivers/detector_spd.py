@@ -7,16 +7,22 @@ setting is read back. Source: pyS15 `single_photon_detector.py`.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
-from drivers.settings import parse_settings, require_positive
+from drivers.settings import LinkSettings, parse_settings, require_positive
 from drivers.transport import Link, open_link
 from groundstation.clock import Clock, monotonic_s, sleep_wall_s
 from groundstation.errors import BadInput, InstrumentFault, TransportTimeout, WireError, WrongInstrument
-from groundstation.instruments import Detector, Identity, Settings
+from groundstation.instruments import Detector, DriverDescription, Identity, Settings
 
 T = TypeVar("T")
+
+DRIVER = DriverDescription(
+    instrument="S-Fifteen SPD single-photon detector (avalanche photodiode)",
+    capability="detector",
+    schemes=("serial", "tcp"),
+    documentation="the vendor's client pyS15: every command; ranges and error texts are not documented",
+)
 
 # --- Protocol: bytes to meaning and back, no I/O ---------------------------------------------------------
 
@@ -68,11 +74,12 @@ def parse_counts(line: bytes) -> int:
 
 _SETTLE_S = 1.0  # world time in which a setting must read back; the high voltage takes 0.1 s
 _POLL_S = 0.02
+_TIME_TOLERANCE_MS = 0.5  # of the integration, as it reads back
 _QUIET_S = 0.05  # wall time without a byte after which no late answer is expected
 
 
 @dataclass(frozen=True)
-class SpdSettings:
+class SpdSettings(LinkSettings):
     """Settings of the station file: the highest bias allowed, and how exactly a setting must read back."""
 
     timeout_s: float = 2.0
@@ -80,7 +87,6 @@ class SpdSettings:
     bias_tolerance_v: float = 0.5
     threshold_tolerance_v: float = 0.005
     temperature_tolerance_c: float = 0.1
-    wire_log: str | None = None
 
 
 class SpdDetector:
@@ -144,8 +150,7 @@ class SpdDetector:
             raise BadInput(f"an integration of {integration_s} s is none; give a number of seconds above 0")
         wait_s = integration_s / self._clock.speed + self._link.timeout_s
         with self._link.exchange():
-            self._get_ready()
-            self._link.write(command("time", integration_s * 1000.0))
+            self._set("time", integration_s * 1000.0, _TIME_TOLERANCE_MS, "ms")
             return self._query("counts?", parse_counts, attempts=1, timeout_s=wait_s)
 
     def close(self) -> None:
@@ -213,8 +218,7 @@ def connect(address: str, clock: Clock, settings: Settings) -> Detector:
     chosen = parse_settings(SpdSettings, settings, driver)
     for key in ("timeout_s", "bias_tolerance_v", "threshold_tolerance_v", "temperature_tolerance_c"):
         require_positive(getattr(chosen, key), key, driver)
-    log = Path(chosen.wire_log) if chosen.wire_log else None
-    detector = SpdDetector(open_link(address, timeout_s=chosen.timeout_s, log=log), clock, chosen)
+    detector = SpdDetector(open_link(address, timeout_s=chosen.timeout_s, log=chosen.log), clock, chosen)
     try:
         detector.identify()
     except BaseException:

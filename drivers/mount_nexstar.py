@@ -1,4 +1,4 @@
-"""Celestron NexStar alt-azimuth mount on the serial line of its hand control (9600 baud, 8N1).
+"""Celestron NexStar alt-azimuth mount on the serial line of its hand control (9600 baud, 8N1), or a bridge to it.
 
 A request has no terminator: its length follows from its first byte. A reply ends in `#`, but `#` may also be
 one of its data bytes, so replies are read by length. A rate is kept for ever, until the next one.
@@ -8,11 +8,10 @@ Sources: NexStar communication protocol (NexStar 8i manual p. 65); INDI `celestr
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
 from typing import TypeVar
 
-from drivers.settings import parse_settings, require_positive
+from drivers.settings import LinkSettings, parse_settings, require_positive
 from drivers.transport import Link, open_link
 from groundstation.clock import NS_PER_S, Clock, monotonic_s
 from groundstation.errors import (
@@ -23,9 +22,17 @@ from groundstation.errors import (
     WireError,
     WrongInstrument,
 )
-from groundstation.instruments import Identity, Mount, MountCapabilities, MountReading, Settings
+from groundstation.instruments import DriverDescription, Identity, Mount, MountCapabilities, MountReading, Settings
 
 T = TypeVar("T")
+
+DRIVER = DriverDescription(
+    instrument="Celestron NexStar mount, hand control (also SynScan)",
+    capability="mount",
+    schemes=("serial", "tcp"),
+    documentation="the maker's protocol document and manual: complete but for the firmware's rate limit",
+    tested_with="simulator: INDI indi_celestron_gps, Hamlib rotctl",
+)
 
 # --- Protocol: bytes to meaning and back, no I/O ---------------------------------------------------------
 
@@ -122,7 +129,7 @@ _ECHO_WAIT_S = 0.7  # per attempt: a reply takes 20 ms at 9600 baud
 
 
 @dataclass(frozen=True)
-class NexStarSettings:
+class NexStarSettings(LinkSettings):
     """Settings of the station file. The defaults are those of the NexStar class.
 
     `expected_model`: number that the mount must answer to `m`. `timeout_s`: 3.5 s is the worst case that the
@@ -136,7 +143,6 @@ class NexStarSettings:
     rate_quantum_arcsec_s: float = 0.25
     command_latency_s: float = 0.03
     line_baud: int = 9600
-    wire_log: str | None = None
 
 
 class NexStarMount:
@@ -340,8 +346,7 @@ def connect(address: str, clock: Clock, settings: Settings) -> Mount:
     chosen = parse_settings(NexStarSettings, settings, driver)
     for key in ("timeout_s", "max_rate_deg_s", "max_acceleration_deg_s2", "rate_quantum_arcsec_s"):
         require_positive(getattr(chosen, key), key, driver)
-    log = Path(chosen.wire_log) if chosen.wire_log else None
-    mount = NexStarMount(open_link(address, timeout_s=chosen.timeout_s, log=log), clock, chosen)
+    mount = NexStarMount(open_link(address, timeout_s=chosen.timeout_s, log=chosen.log), clock, chosen)
     try:
         mount.identify()
     except BaseException:

@@ -1,286 +1,121 @@
 """S-Fifteen TDC2 time tagger, read as the a1 event stream of its reader program (`readevents7 -a 1`).
 
-The reader program's standard output arrives over TCP, for instance
-`socat TCP-LISTEN:7002,bind=127.0.0.1,reuseaddr,fork EXEC:"readevents7 -a 1"`. There is nothing to ask: the stream
-itself must prove what it is. One word is a u64, little-endian: bits 63..10 the time in 1/256 ns, bit 4
-a dummy (time without an event), bits 3..0 the set of inputs that fired; an all-zero word is void.
+The reader program is started here (`program:/path/to/readevents7`), with a command line made from the settings; or its
+standard output arrives over TCP, for instance from
+`socat TCP-LISTEN:7002,bind=127.0.0.1,reuseaddr,fork EXEC:"readevents7 -a 1"`, and is set up there. There is nothing to
+ask: the stream itself must prove what it is. The words are those of `a1_words.py`.
 Source: pyS15 `timestamp7.py`; qcrypto `timestamp7/readevents7.c`.
 """
 
-from dataclasses import dataclass
-from itertools import pairwise
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
-from numpy.typing import NDArray
 
-from drivers.settings import parse_settings, require_positive
+from drivers.a1_words import RESOLUTION_PS, RUN_WORDS, WRAP_PS, A1Decoder
+from drivers.settings import LinkSettings, parse_settings, require_positive
 from drivers.transport import Link, open_link
+from drivers.transport.program import program_address, program_command
 from groundstation.clock import Clock, monotonic_s
-from groundstation.errors import TransportTimeout, WireError, WrongInstrument
-from groundstation.instruments import Identity, PatternBlock, Settings, TimeTagger
+from groundstation.errors import BadInput, TransportTimeout, WrongInstrument
+from groundstation.instruments import DriverDescription, Identity, PatternBlock, Settings, TimeTagger
 
-Words = NDArray[np.int64]
+DRIVER = DriverDescription(
+    instrument="S-Fifteen TDC2 (timestamp7)",
+    capability="tagger",
+    schemes=("tcp", "program"),
+    documentation=(
+        "source of the vendor's reader program (readevents7.c) and client (pyS15). Over tcp, thresholds and skews are "
+        "those of the reader program there; it must not have skews of its own (-d, -D), which put words out of order: "
+        "give delays of channels instead"
+    ),
+    tested_with="fpfind reads the same events from the same stream",
+)
 
-RESOLUTION_PS = 1000 / 256
-_TICK_BITS = 54
-_TICK_MASK = (1 << _TICK_BITS) - 1
-_WRAP_PS = (1 << (_TICK_BITS - 5)) * 125  # 2^54 ticks, exactly
-_MAX_STEP_TICKS = 1 << 40  # 4.3 s: the beacon, the 1PPS and the dummies come far more often
-_SURE_STEP_TICKS = 1 << 32  # 17 ms: a longer step counts only when the next word confirms it
-_RUN_WORDS = 8  # as many words must agree before a new alignment is believed
-_WINDOW_WORDS = 1 << 11  # in which they are looked for, with void words in between
+# --- Protocol: settings to the reader's command line, no I/O ----------------------------------------------
+
+INPUTS = 4
+_DAC_MAX, _DAC_ZERO_V, _DAC_SPAN_V = 4095, -1.024, 3.071
+_SKEW_MAX_TICKS = 32767  # pyS15 holds it in 16 bits
+_COINCIDENCE_MAX = 31
 _GARBAGE_BYTES = 1024  # that many without a single word are no slip
-_JUMPS = "dropped words whose times go back or jump"
-_BLOCK_WORDS = 1 << 14  # 128 kB stay in the cache; measured 200 M words/s in reads of 1 MB
-
-
-class _Alignment(NamedTuple):
-    """Where in a run of suspect bytes the words begin, and how well they look."""
-
-    continues: bool  # its first time follows the last good one
-    low_bits_steady: bool
-    span_ticks: int
-    offset_bytes: int
-
-
-class A1Decoder:
-    """Bytes of the a1 stream to events, whatever the pieces in which the bytes come (sans-IO).
-
-    A word is plausible when its time lies 0 to 4.3 s after that of the last plausible one, counted modulo
-    2^54 ticks (19.5 h), which unwraps the time; when it lies more than 17 ms after, the word behind it must
-    be plausible as well. A word that is not plausible is dropped and noted. When 8 words in succession are
-    not (as at the very start), all 8 byte offsets are tried: the one at which the words are plausible among
-    themselves wins, one that continues the last time before all others; the bytes before it are dropped and
-    noted, and in mid-stream one word more, which may be made of two. A run that agrees with itself but lies
-    in the past is dropped when it is less than 4.3 s back (the last good time was itself wrong); otherwise
-    the device's clock was restarted, its times mean nothing any more, and every further `feed` raises
-    WireError.
-    """
-
-    def __init__(self) -> None:
-        self._rest = b""  # undecided bytes: a part of a word, or a run of suspect words
-        self._last_tick: int | None = None  # of the last plausible word, not unwrapped
-        self._wraps = 0
-        self._restarted = ""
-        self._notes: list[str] = []
-        self._drops: dict[str, int] = {}  # why -> bytes, since the last block
-        self.first_tick: int | None = None
-        """Time of the first plausible word in 1/256 ns; dummies count."""
-        self.start_offset_bytes = 0
-        """How far inside a word the stream began."""
-        self.words = 0
-        """Plausible words so far; dummies count."""
-        self.dropped_bytes = 0
-        """Bytes that belonged to no plausible word; void words do not count."""
-
-    @property
-    def latest_ps(self) -> int:
-        """Time of the last plausible word, -1 before the first."""
-        if self._last_tick is None:
-            return -1
-        return ((self._last_tick * 125) >> 5) + self._wraps * _WRAP_PS
-
-    def feed(self, data: bytes) -> PatternBlock:
-        """Decode what `data` completes. Times are floor(ticks x 125 / 32) ps, unwrapped, never decreasing.
-
-        Raises WireError once the device's clock was restarted.
-        """
-        if self._restarted:
-            raise WireError(self._restarted)
-        stream = self._rest + data if self._rest else data
-        room = len(stream) // 8
-        times, patterns = np.empty(room, np.int64), np.empty(room, np.uint8)
-        filled, start, block = 0, 0, _BLOCK_WORDS
-        while len(stream) - start >= 8:
-            words = np.frombuffer(stream, "<i8", min(block, (len(stream) - start) // 8), start)
-            used, events = self._accept_plausible(words, times[filled:], patterns[filled:])
-            filled += events
-            start += 8 * used
-            block = _BLOCK_WORDS
-            if used < len(words):
-                block = _WINDOW_WORDS  # where one word is bad, the next may be
-                if used:
-                    continue
-                dropped = self._examine_suspects(stream, start)
-                if dropped is None:
-                    break
-                start += dropped
-        self._rest = b"" if self._restarted else stream[start:]
-        return PatternBlock(*_trimmed(times, patterns, filled), self.latest_ps, None, self._take_notes())
-
-    def _accept_plausible(self, words: Words, times: Words, patterns: NDArray[np.uint8]) -> tuple[int, int]:
-        """Decode the plausible words that `words` begins with; how many words, how many events."""
-        if self._last_tick is None:
-            return (0, 0) if words[0] else (int(_leading_voids(words)), 0)
-        # The sign bit comes along in an arithmetic shift; the mask takes it off.
-        ticks = (words >> 10) & _TICK_MASK
-        steps = np.empty_like(ticks)
-        steps[0] = ticks[0] - self._last_tick
-        np.subtract(ticks[1:], ticks[:-1], out=steps[1:])
-        if ticks[0] and steps.min() >= 0 and steps.max() <= _SURE_STEP_TICKS:  # then no word is void either
-            return len(words), self._emit(words, ticks, times, patterns)
-        if (voids := words == 0).any():
-            return self._accept_without_voids(words, voids, times, patterns)
-        after = steps & _TICK_MASK
-        plausible, confirmed = after <= _MAX_STEP_TICKS, after <= _SURE_STEP_TICKS
-        confirmed[:-1] |= plausible[:-1] & plausible[1:]
-        good = len(words) if confirmed.all() else int(np.argmin(confirmed))
-        wraps = np.flatnonzero(steps[:good] < 0).tolist()  # where the 54 bits wrapped around
-        events = 0
-        for wrapped, (begin, end) in enumerate(pairwise((0, *wraps, good))):
-            self._wraps += wrapped > 0
-            if begin < end:
-                part = slice(begin, end)
-                events += self._emit(words[part], ticks[part], times[events:], patterns[events:])
-        return good, events
-
-    def _accept_without_voids(
-        self, words: Words, voids: NDArray[np.bool_], times: Words, patterns: NDArray[np.uint8]
-    ) -> tuple[int, int]:
-        where = np.flatnonzero(~voids)
-        if len(where) == 0:
-            return len(words), 0
-        used, events = self._accept_plausible(words[where], times, patterns)
-        return (len(words) if used == len(where) else int(where[used])), events
-
-    def _emit(self, words: Words, ticks: Words, times: Words, patterns: NDArray[np.uint8]) -> int:
-        """Write the events among plausible words into the output and remember the last time."""
-        low = words.view(np.uint8)[::8] & 0x1F
-        if low.max() >= 0x10:  # at least one dummy
-            event = low < 0x10
-            low, ticks_of_events = low[event], ticks[event]
-        else:
-            ticks_of_events = ticks
-        out = times[: len(low)]
-        np.multiply(ticks_of_events, 125, out=out)  # below 2^61
-        np.right_shift(out, 5, out=out)
-        if self._wraps:
-            out += self._wraps * _WRAP_PS
-        patterns[: len(low)] = low
-        self._last_tick = int(ticks[-1])
-        self.words += len(words)
-        if self.first_tick is None:
-            self.first_tick = int(ticks[0])
-        return len(low)
-
-    def _is_confirmed(self, ticks: list[int]) -> bool:
-        """Whether the first word is plausible, by itself or because the second follows it."""
-        if not ticks or not self._is_plausible(ticks[0]):
-            return False
-        if (ticks[0] - (self._last_tick or 0)) & _TICK_MASK <= _SURE_STEP_TICKS:
-            return True
-        return len(ticks) == 2 and (ticks[1] - ticks[0]) & _TICK_MASK <= _MAX_STEP_TICKS
-
-    def _is_plausible(self, tick: int) -> bool:
-        return self._last_tick is not None and (tick - self._last_tick) & _TICK_MASK <= _MAX_STEP_TICKS
-
-    def _examine_suspects(self, stream: bytes, start: int) -> int | None:
-        """How many bytes to drop from `start`, where a word is not plausible; None to wait for more bytes."""
-        window = np.frombuffer(stream, "<i8", min(_WINDOW_WORDS, (len(stream) - start) // 8), start)
-        where = np.flatnonzero(window)[: _RUN_WORDS + 1].tolist()
-        ticks = [(int(window[index]) >> 10) & _TICK_MASK for index in where]
-        for suspects, index in enumerate(where[:_RUN_WORDS]):
-            if self._is_plausible(ticks[suspects]):
-                if self._is_confirmed(ticks[suspects : suspects + 2]):
-                    return self._drop(8 * index, "dropped words whose times go back or jump")
-                if suspects + 1 == len(where):
-                    break  # the next word decides
-            if suspects + 1 == _RUN_WORDS:
-                return self._realign(stream[start : start + 8 * (index + 1)])
-        if len(window) == _WINDOW_WORDS:
-            return self._drop(8 * len(window), "dropped bytes that hold hardly any words")
-        return None
-
-    def _realign(self, run: bytes) -> int | None:
-        """Find where words begin in a run of suspects, take the time from there. How many bytes to drop."""
-        found = [a for offset in range(8) if (a := self._alignment(run, offset)) is not None]
-        if not found:
-            return self._drop(len(run), "dropped bytes that make no words of the a1 format")
-        best = min(found, key=lambda a: (not a.continues, not a.low_bits_steady, a.span_ticks, a.offset_bytes))
-        skipped = best.offset_bytes
-        if skipped and self._last_tick is not None:
-            skipped += 8  # after a slip, the first word may be made of two
-        first = _tick_at(run, skipped)
-        if self._last_tick is None:
-            self.start_offset_bytes = best.offset_bytes
-        elif not best.continues:
-            if (self._last_tick - first) & _TICK_MASK <= _MAX_STEP_TICKS:
-                return self._drop(len(run), "dropped words older than the last good one")
-            if first < self._last_tick:
-                self._restarted = (
-                    f"the tagger's clock went back from {self._last_tick / 256e9:.3f} s to "
-                    f"{first / 256e9:.3f} s: it was restarted; connect again and begin a new recording"
-                )
-                return None
-            silence_s = (first - self._last_tick) / 256e9
-            self._notes.append(f"the tagger was silent for {silence_s:.1f} s of its time")
-        elif first < self._last_tick:
-            self._wraps += 1
-        self._last_tick = first  # as if the word before had carried the same time: the next step is 0
-        return self._drop(skipped, "dropped bytes to find the words again") if skipped else 0
-
-    def _alignment(self, run: bytes, offset: int) -> _Alignment | None:
-        """The words of `run` from byte `offset`, if their times are plausible among themselves."""
-        words = np.frombuffer(run, "<i8", (len(run) - offset) // 8, offset)
-        words = words[words != 0]
-        ticks = (words >> 10) & _TICK_MASK
-        steps = np.diff(ticks) & _TICK_MASK
-        if len(words) < _RUN_WORDS - 1 or steps.max() > _MAX_STEP_TICKS:
-            return None
-        # Bits 9..5 are constant flags, and every word is a dummy or has an input; a byte slip breaks that.
-        low = words & 0x3FF
-        steady = bool(np.all(low >> 5 == low[0] >> 5) and np.all(low & 0x1F))
-        return _Alignment(self._is_plausible(int(ticks[0])), steady, int(steps.sum()), offset)
-
-    def _drop(self, n_bytes: int, why: str) -> int:
-        self._drops[why] = self._drops.get(why, 0) + n_bytes
-        self.dropped_bytes += n_bytes
-        return n_bytes
-
-    def _take_notes(self) -> tuple[str, ...]:
-        drops = (f"{why} ({n_bytes} bytes before word {self.words})" for why, n_bytes in self._drops.items())
-        notes = (*self._notes, *drops)
-        self._notes, self._drops = [], {}
-        return notes
-
-
-def _leading_voids(words: Words) -> int:
-    present = np.flatnonzero(words)
-    return int(present[0]) if len(present) else len(words)
-
-
-def _tick_at(run: bytes, offset: int) -> int:
-    """Time of the first word of `run[offset:]` that is not void."""
-    for at in range(offset, len(run) - 7, 8):
-        if word := int.from_bytes(run[at : at + 8], "little"):
-            return word >> 10
-    raise AssertionError("an alignment has words")  # guarded by _alignment
-
-
-def _trimmed(times: Words, patterns: NDArray[np.uint8], n: int) -> tuple[Words, NDArray[np.uint8]]:
-    """The first `n` of both; copied when most of the buffer would be kept alive for nothing."""
-    if n < len(times) // 2:
-        return times[:n].copy(), patterns[:n].copy()
-    return times[:n], patterns[:n]
 
 
 @dataclass(frozen=True)
-class Tdc2Settings:
-    """Settings of the station file: how long the stream may stay silent at connection, and a wire log."""
+class SelfTest:
+    """The engine that flashes the detectors to find out whether they are blinded; 0 to 4095 each."""
+
+    mode: int
+    level_a: int
+    level_b: int
+
+
+@dataclass(frozen=True)
+class Tdc2Settings(LinkSettings):
+    """Settings of the station file; all but those of every link need a `program:` address.
+
+    `thresholds_v`: -1.024 to 2.047 V, of each input; -0.448 is NIM, and the polarity is negative up to 0 V.
+    `skews_ps`: added to the times of each input alone. `coincidence_steps`: 0 to 31 steps of the device, within which
+    inputs fire together. `absolute_time`: times since 1970 modulo 19.5 h, as the host's clock had it at the start.
+    `device`: the kernel's device node, if it is not the usual one.
+    """
 
     timeout_s: float = 5.0
-    wire_log: str | None = None
+    thresholds_v: tuple[float, float, float, float] | None = None
+    skews_ps: tuple[float, float, float, float] | None = None
+    self_test: SelfTest | None = None
+    coincidence_steps: int | None = None
+    absolute_time: bool = False
+    device: str | None = None
+
+
+def threshold_dac(threshold_v: float) -> int:
+    """Volts as the reader's `-t` counts them: 0 is -1.024 V, 4095 is +2.047 V. Raises BadInput."""
+    if not _DAC_ZERO_V <= threshold_v <= _DAC_ZERO_V + _DAC_SPAN_V:
+        raise BadInput(f"a threshold of {threshold_v} V is outside of the TDC2's range of -1.024 to 2.047 V")
+    return round((threshold_v - _DAC_ZERO_V) * _DAC_MAX / _DAC_SPAN_V)
+
+
+def skew_ticks(skew_ps: float) -> int:
+    """Picoseconds as the reader's `-D` counts them, in 1/256 ns. Raises BadInput."""
+    if not abs(skew_ps) <= _SKEW_MAX_TICKS * RESOLUTION_PS:
+        raise BadInput(f"a skew of {skew_ps} ps is outside of the TDC2's range of +-127,000 ps")
+    return round(skew_ps / RESOLUTION_PS)
+
+
+def reader_arguments(settings: Tdc2Settings) -> list[str]:
+    """The command line of `readevents7`, without its name. Raises BadInput for values out of range."""
+    arguments = ["-a", "1"]
+    if settings.thresholds_v is not None:
+        arguments += ["-t", ",".join(str(threshold_dac(value)) for value in settings.thresholds_v)]
+    if settings.skews_ps is not None:
+        arguments += ["-D", ",".join(str(skew_ticks(value)) for value in settings.skews_ps)]
+    if test := settings.self_test:
+        if not all(0 <= value <= _DAC_MAX for value in (test.mode, test.level_a, test.level_b)):
+            raise BadInput(f"the self-test {test.mode}, {test.level_a}, {test.level_b} must be 0 to 4095 each")
+        arguments += ["-b", f"{test.mode},{test.level_a},{test.level_b}"]
+    if (steps := settings.coincidence_steps) is not None:
+        if not 0 <= steps <= _COINCIDENCE_MAX:
+            raise BadInput(f"a coincidence window of {steps} steps is outside of the TDC2's range of 0 to 31")
+        arguments += ["-c", str(steps)]
+    if settings.absolute_time:
+        arguments.append("-A")
+    if settings.device is not None:
+        arguments += ["-U", settings.device]
+    return arguments
+
+
+# --- Driver ------------------------------------------------------------------------------------------------
 
 
 class Tdc2Tagger:
     """A TDC2 behind the standard output of its reader program: a `TimeTagger`."""
 
-    def __init__(self, link: Link, timeout_s: float) -> None:
+    def __init__(self, link: Link, timeout_s: float, skews: Sequence[int] = (0,) * INPUTS) -> None:
+        """`skews`: what the reader program adds to each input, in 1/256 ns."""
         self._link = link
         self._timeout_s = timeout_s
-        self._decoder = A1Decoder()
+        self._decoder = A1Decoder(skews)
         self._kept: list[PatternBlock] = []  # what identify() watched, for the next read()
 
     @property
@@ -290,7 +125,7 @@ class Tdc2Tagger:
     @property
     def wrap_ps(self) -> int:
         """When the counter behind the stream begins at 0 again; one connection unwraps it, the next cannot know."""
-        return _WRAP_PS
+        return WRAP_PS
 
     @property
     def first_tick(self) -> int | None:
@@ -304,7 +139,7 @@ class Tdc2Tagger:
         is no a1 stream.
         """
         deadline = monotonic_s() + self._timeout_s
-        wanted, received = self._decoder.words + _RUN_WORDS, 0
+        wanted, received = self._decoder.words + RUN_WORDS, 0
         while self._decoder.words < wanted:
             left = deadline - monotonic_s()
             data = self._link.read_available(max(0.0, left))
@@ -342,16 +177,33 @@ class Tdc2Tagger:
 
 def connect(address: str, clock: Clock, settings: Settings) -> TimeTagger:
     """Connect to the stream and watch it until it proves to be a TDC2's. Device time needs no `clock`."""
-    chosen = parse_settings(Tdc2Settings, settings, "tagger_tdc2")
-    require_positive(chosen.timeout_s, "timeout_s", "tagger_tdc2")
-    log = Path(chosen.wire_log) if chosen.wire_log else None
-    tagger = Tdc2Tagger(open_link(address, timeout_s=chosen.timeout_s, log=log), chosen.timeout_s)
+    driver = "tagger_tdc2"
+    chosen = parse_settings(Tdc2Settings, settings, driver)
+    require_positive(chosen.timeout_s, "timeout_s", driver)
+    arguments = reader_arguments(chosen)
+    if address.startswith("program:"):
+        path, *rest = program_command(address.partition(":")[2].removeprefix("//"))
+        address = program_address(path, [*rest, *arguments])
+    elif set_here := [field.name for field in fields(chosen) if _is_of_reader(chosen, field.name)]:
+        raise BadInput(
+            f'setting "{set_here[0]}" of driver {driver} needs an address of the form program:/path/to/readevents7; '
+            f"at {address} the reader program there sets it"
+        )
+    skews = [skew_ticks(value) for value in chosen.skews_ps or (0.0,) * INPUTS]
+    link = open_link(address, timeout_s=chosen.timeout_s, log=chosen.log)
+    tagger = Tdc2Tagger(link, chosen.timeout_s, skews)
     try:
         tagger.identify()
     except BaseException:
         tagger.close()
         raise
     return tagger
+
+
+def _is_of_reader(settings: Tdc2Settings, name: str) -> bool:
+    """Whether a setting was given that only the reader program's command line can bring to the tagger."""
+    of_link = {field.name for field in fields(LinkSettings)}
+    return name not in of_link and getattr(settings, name) not in (None, False)
 
 
 def _joined(blocks: list[PatternBlock]) -> PatternBlock:

@@ -11,13 +11,12 @@ import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from drivers.settings import parse_settings, require_positive
+from drivers.settings import LinkSettings, parse_settings, require_positive
 from drivers.transport import Link, open_link
 from groundstation.clock import Clock, monotonic_s, parse_utc, sleep_wall_s
 from groundstation.errors import (
@@ -29,7 +28,14 @@ from groundstation.errors import (
     WireError,
     WrongInstrument,
 )
-from groundstation.instruments import Answer, Settings, Transmitter, TransmitterTerms
+from groundstation.instruments import Answer, DriverDescription, Settings, Transmitter, TransmitterTerms
+
+DRIVER = DriverDescription(
+    instrument="QKD transmitter, Slot Disclosure Protocol 1",
+    capability="transmitter",
+    schemes=("tcp",),
+    documentation="groundstation/docs/classical-channel.md: complete, it is our own protocol",
+)
 
 # --- Protocol: bytes to meaning and back, no I/O ---------------------------------------------------------
 
@@ -178,12 +184,11 @@ _BACK_OFF_S = (0.1, 2.0)
 
 
 @dataclass(frozen=True)
-class SdpSettings:
+class SdpSettings(LinkSettings):
     """Settings of the station file: the name under which the station says HELLO."""
 
     station: str = "ground station"
     timeout_s: float = 5.0
-    wire_log: str | None = None
 
 
 @dataclass
@@ -303,8 +308,8 @@ class SdpTransmitter:
 
     def _shake_hands(self) -> tuple[Link | None, FrameDecoder, TransmitterTerms]:
         """A new connection on which HELLO was answered by TERMS."""
-        log = Path(self._settings.wire_log) if self._settings.wire_log else None
-        link, decoder = open_link(self._address, timeout_s=self._settings.timeout_s, log=log), FrameDecoder()
+        settings = self._settings
+        link, decoder = open_link(self._address, timeout_s=settings.timeout_s, log=settings.log), FrameDecoder()
         try:
             link.write(encode_hello(self._settings.station))
             return link, decoder, self._await_terms(link, decoder)

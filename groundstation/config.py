@@ -10,6 +10,7 @@ from pathlib import Path
 
 from groundstation.core.tags import CHANNELS
 from groundstation.errors import BadInput
+from groundstation.instruments import Capability
 from groundstation.passes.elements import ElementSet, read_element_file
 from groundstation.passes.orbit import EarthOrientation, Orbit, Site
 from groundstation.pipeline.settings import AnalysisSettings
@@ -48,7 +49,18 @@ _LIMITS = {
     ("analysis", "transmitter_clock_uncertainty_s"): (0.0, 1.0),
     ("simulation", "seed"): (0, (1 << 64) - 1),
 }
+#: Entries of [instruments] without which no pass is flown.
 INSTRUMENTS = ("tagger", "mount", "detector_h", "detector_v", "detector_d", "detector_a", "transmitter")
+#: Further ones, by their capability; any of them may come more than once, as `weather_roof`.
+_MORE_INSTRUMENTS: dict[str, Capability] = {
+    "tagger_2": "tagger",
+    "time_base": "time_base",
+    "weather": "weather",
+    "rotator": "rotator",
+    "dome": "dome",
+    "supply": "supply",
+    "nanowires": "nanowires",
+}
 
 
 @dataclass(frozen=True)
@@ -188,10 +200,22 @@ def load_config(path: Path) -> StationConfig:
     return config
 
 
+def capability_of(name: str) -> Capability | None:
+    """What an entry of [instruments] must be able to do; None when there is no such entry."""
+    capabilities: dict[str, Capability] = {"tagger": "tagger", "mount": "mount", "transmitter": "transmitter"}
+    if name in INSTRUMENTS:
+        return capabilities.get(name, "detector")
+    return next((able for kind, able in _MORE_INSTRUMENTS.items() if name == kind or name.startswith(f"{kind}_")), None)
+
+
 def _check(config: StationConfig) -> None:
     for name in config.instruments:
-        if name not in INSTRUMENTS:
-            raise BadKey(("instruments", name), f'there is no instrument "{name}"; known: {", ".join(INSTRUMENTS)}')
+        if capability_of(name) is None:
+            sentence = (
+                f'there is no instrument "{name}"; known: {", ".join(INSTRUMENTS)}, and, with or without a suffix '
+                f"(weather_roof): {', '.join(_MORE_INSTRUMENTS)}"
+            )
+            raise BadKey(("instruments", name), sentence)
     for name in INSTRUMENTS:
         if name not in config.instruments:
             raise BadKey(("instruments", name), f"[instruments.{name}] is missing; add it")

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from groundstation.errors import BadInput, GroundStationError
 from groundstation.instruments import PatternBlock, TimeTagger
 
 WATCH_S = 2.0  # wall time
@@ -77,15 +76,3 @@ def test_it_says_what_it_is_and_keeps_the_events_it_watched(tagger: TimeTagger) 
     block = tagger.read(1.0)
     assert np.all(block.time_ps >= before_ps)
     assert tagger.identify() == tagger.identify()
-
-
-def test_an_unknown_setting_is_refused_before_anything_is_opened(device) -> None:
-    with pytest.raises(BadInput, match="has no key"):
-        device.connect(no_such_setting=1)
-
-
-def test_closing_twice_is_closing_once(tagger: TimeTagger) -> None:
-    tagger.close()
-    tagger.close()
-    with pytest.raises(GroundStationError, match="closed"):
-        tagger.read(0.1)

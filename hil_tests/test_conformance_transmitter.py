@@ -98,8 +98,3 @@ def test_a_slot_of_the_near_future_is_answered_once_it_was_sent(transmitter: Tra
 def test_slots_that_do_not_ascend_are_refused(transmitter: Transmitter) -> None:
     with pytest.raises(BadInput):
         transmitter.ask(6, np.array([5, 5]), np.array([0, 0], np.uint8))
-
-
-def test_an_unknown_setting_is_refused_before_anything_is_opened(device) -> None:
-    with pytest.raises(BadInput, match="has no key"):
-        device.connect(no_such_setting=1)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from groundstation.config import INSTRUMENTS, load_config
+from groundstation.config import INSTRUMENTS, capability_of, load_config
 from groundstation.core.tags import CHANNELS
 from groundstation.errors import BadInput
 
@@ -148,9 +148,24 @@ def test_every_instrument_has_to_be_there(load, name):
 
 def test_an_unknown_instrument_is_named_with_its_line(load):
     with pytest.raises(
-        BadInput, match=rf'line {line_of("[instruments.mount]")}: there is no instrument "dome"; known: tagger, '
+        BadInput, match=rf'line {line_of("[instruments.mount]")}: there is no instrument "camera"; known: tagger, '
     ):
-        load(("[instruments.mount]", "[instruments.dome]"))
+        load(("[instruments.mount]", "[instruments.camera]"))
+
+
+@pytest.mark.parametrize("name", ["tagger_2", "time_base", "weather", "rotator", "dome", "supply", "nanowires"])
+@pytest.mark.parametrize("suffix", ["", "_roof"])
+def test_more_instruments_may_be_there(load, name, suffix):
+    entry = f'[instruments.{name}{suffix}]\ndriver = "x"\naddress = "tcp://127.0.0.1:0"\n\n[recording]'
+    config = load(("[recording]", entry))
+    assert f"{name}{suffix}" in config.instruments
+    assert capability_of(name + suffix) == name.removesuffix("_2")
+
+
+@pytest.mark.parametrize("name", ["tagger_3", "mount_2", "detector_x", "weatherstation", "tagger_"])
+def test_what_is_spelt_like_none_of_them_is_refused(load, name):
+    with pytest.raises(BadInput, match=f'there is no instrument "{name}"; known: .*weather_roof'):
+        load(("[recording]", f'[instruments.{name}]\ndriver = "x"\naddress = "serial:any"\n\n[recording]'))
 
 
 def test_channels_that_are_wired_alike_are_refused(load):

@@ -1,6 +1,6 @@
 """An S-Fifteen single-photon detector module seen from the far end of its serial line, one program each.
 
-    python -m drivers.simulators.detector_spd --detector 0
+    python -m drivers.simulators.detector_spd --detector 0 --pty
 
 Detectors 0 to 3 are H, V, D, A. Commands end with ";", CR LF or LF; queries answer one line ended by CR LF,
 settings answer nothing. Source of the commands: pyS15 `S15lib/instruments/single_photon_detector.py`. What it
@@ -14,7 +14,7 @@ from collections.abc import Callable
 import numpy as np
 
 from drivers.simulators.program import Loop, World, announce, arguments, run_program, world_of
-from drivers.simulators.wire import Line, SerialLine, name_line, serial_path
+from drivers.simulators.wire import Line, Receiver, serve_lines
 from groundstation.clock import NS_PER_S, monotonic_s
 from groundstation.errors import BadInput
 from groundstation.simulation.parameters import SpdParameters
@@ -78,7 +78,7 @@ class Diode:
 
 
 class Spd:
-    """The module: its settings, its commands and its serial line."""
+    """The module: its settings and its commands, on whatever lines they come."""
 
     def __init__(self, world: World, loop: Loop, detector: int) -> None:
         self._world, self._loop, self._detector = world, loop, detector
@@ -88,30 +88,35 @@ class Spd:
         self._values |= {"threshvolt": spd.threshold_v, "settemp": spd.set_temperature_c}
         self._values |= {"loop": 1, "constp": 1.0, "consti": 0.1, "time": 1000.0}
         self._random = np.random.default_rng((world.parameters.seed, detector))
-        self._received = b""
-        self.line = SerialLine(loop, world.faults, self._receive)
         self._update_for_ever()
 
-    def _receive(self, line: Line, data: bytes) -> None:
-        *commands, rest = re.split(rb"[;\r\n]", self._received + data)
-        self._received = rest[-_MAX_COMMAND:]
-        for command in commands:
-            words = command.decode("ascii", "replace").split()
-            if words:
-                self._obey(words[0].lower(), words[1:])
+    def receiver(self) -> Receiver:
+        """For one new line."""
+        unfinished = b""
 
-    def _obey(self, name: str, values: list[str]) -> None:
+        def receive(line: Line, data: bytes) -> None:
+            nonlocal unfinished
+            *commands, rest = re.split(rb"[;\r\n]", unfinished + data)
+            unfinished = rest[-_MAX_COMMAND:]
+            for command in commands:
+                words = command.decode("ascii", "replace").split()
+                if words:
+                    self._obey(line, words[0].lower(), words[1:])
+
+        return receive
+
+    def _obey(self, line: Line, name: str, values: list[str]) -> None:
         setting = name.removesuffix("?")
         if name == "counts?" and not values:
-            self._start_counting()
+            self._start_counting(line)
         elif name in self._queries() and not values:
-            self._say(self._queries()[name]())
+            _say(line, self._queries()[name]())
         elif name in _RANGES and len(values) == 1:
-            self._set(name, values[0])
+            self._set(line, name, values[0])
         elif name.endswith("?") and setting in _RANGES and not values:
-            self._say(f"{self._values[setting]:.7g}")
+            _say(line, f"{self._values[setting]:.7g}")
         else:
-            self._say(f"error: unknown command {' '.join([name, *values])[:_MAX_COMMAND]}")
+            _say(line, f"error: unknown command {' '.join([name, *values])[:_MAX_COMMAND]}")
 
     def _queries(self) -> dict[str, Callable[[], str]]:
         model = "Optical power meter" if self._world.faults.wrong_model else "SPD"
@@ -122,15 +127,15 @@ class Spd:
             "help": lambda: "\r\n".join(_HELP),
         }
 
-    def _set(self, name: str, text: str) -> None:
+    def _set(self, line: Line, name: str, text: str) -> None:
         lowest, highest = _RANGES[name]
         try:
             value = float(text)
         except ValueError:
-            self._say(f"error: {name} needs a number, not {text[:_MAX_COMMAND]}")
+            _say(line, f"error: {name} needs a number, not {text[:_MAX_COMMAND]}")
             return
         if not lowest <= value <= highest:
-            self._say(f"error: {name} must be {lowest} to {highest}, not {value}")
+            _say(line, f"error: {name} must be {lowest} to {highest}, not {value}")
             return
         self._values[name] = value
         if name == "hvolt":
@@ -140,7 +145,7 @@ class Spd:
             self._diode.cool(target_c, self._loop.clock.utc_ns())
         self._update()
 
-    def _start_counting(self) -> None:
+    def _start_counting(self, line: Line) -> None:
         start_ns = self._loop.clock.utc_ns()
         stop_ns = start_ns + round(self._values["time"] * 1e-3 * NS_PER_S)
         deadline_s = monotonic_s() + (stop_ns - start_ns) / NS_PER_S / self._loop.clock.speed + _COUNTS_WALL_S
@@ -149,7 +154,7 @@ class Spd:
             if self._photons_lag_behind(stop_ns) and monotonic_s() < deadline_s:
                 self._loop.after_wall_s(_COUNTS_WALL_S / 16, finish)
             else:
-                self._say(str(self._counts(start_ns, stop_ns)))
+                _say(line, str(self._counts(start_ns, stop_ns)))
 
         self._loop.at(stop_ns, finish)
 
@@ -165,9 +170,6 @@ class Spd:
             return int(self._random.poisson(rate_hz * (stop_ns - start_ns) / NS_PER_S))
         return round(clicks)
 
-    def _say(self, line: str) -> None:
-        self.line.reply(line.encode("ascii", "replace") + b"\r\n", _REPLY_LATENCY_S)
-
     def _update(self) -> None:
         now_ns = self._loop.clock.utc_ns()
         dark_hz = self._diode.dark_rate_hz(now_ns)
@@ -178,20 +180,22 @@ class Spd:
         self._loop.after_wall_s(_UPDATE_WALL_S, self._update_for_ever)
 
 
+def _say(line: Line, text: str) -> None:
+    line.reply(text.encode("ascii", "replace") + b"\r\n", _REPLY_LATENCY_S)
+
+
 def main() -> None:
-    parser = arguments("A simulated S-Fifteen single-photon detector on a serial line.")
+    parser = arguments("A simulated S-Fifteen single-photon detector on a serial line, or behind a TCP bridge.")
     parser.add_argument("--detector", type=int, default=0, help="0 to 3 for H, V, D, A")
     options = parser.parse_args()
     if options.detector not in range(len(_NAMES)):
         raise BadInput(f"--detector is {options.detector}; it must be 0 to 3, for H, V, D, A")
-    link = serial_path(options.address)
     world = world_of(options)
     loop = Loop(world.clock)
     detector = Spd(world, loop, options.detector)
-    if link is not None:
-        name_line(detector.line, link)
+    address = serve_lines(loop, world.faults, options, detector.receiver)
     loop.supervise(options)
-    announce(address=detector.line.address)
+    announce(address=address)
     loop.run()
 
 

@@ -1,8 +1,10 @@
 """A Celestron NexStar hand control seen from the far end of its serial line, with a telescope behind it.
 
-    python -m drivers.simulators.mount_nexstar
+    python -m drivers.simulators.mount_nexstar --pty
+    python -m drivers.simulators.mount_nexstar --address tcp://127.0.0.1:0
 
-Two serial lines lead to the same mount: one for the station, one for its guard. A request has no terminator,
+Two serial lines lead to the same mount: one for the station, one for its guard. Over TCP it is a bridge to them,
+which takes several clients. A request has no terminator,
 its length follows from its first byte; a reply ends with "#", which may also occur inside a binary reply.
 Rates last for ever. Without a sky of its own, right ascension and declination stand for azimuth and elevation
 plus what a sync has shifted. Sources: NexStar 8i manual p. 65, SynScan manual p. 9, INDI's celestrondriver.
@@ -12,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 
 from drivers.simulators.program import Loop, World, announce, arguments, run_program, world_of
 from drivers.simulators.telescope import Telescope
-from drivers.simulators.wire import Line, SerialLine, name_line, serial_path
+from drivers.simulators.wire import Line, Receiver, SerialLine, name_line, serial_path, serve_lines
 from groundstation.clock import NS_PER_S
 from groundstation.simulation.mount import Axis, MountDynamics
 from groundstation.simulation.parameters import MountParameters
@@ -248,15 +250,15 @@ def _sized(reply: bytes, length: int) -> bytes:
 
 
 class NexStar:
-    """The mount, its hand control and its two serial lines."""
+    """The mount and its hand control, whatever lines lead to it."""
 
     def __init__(self, world: World, loop: Loop) -> None:
         self._world, self._loop = world, loop
         self._telescope = Telescope(world, loop)
         self._hand_control = HandControl(self._telescope.axes, world.parameters.mount, world.faults.wrong_model)
-        self.main, self.guard = self._line(), self._line()
 
-    def _line(self) -> SerialLine:
+    def receiver(self) -> Receiver:
+        """For one new line."""
         reader = RequestReader()
         byte_s = _BITS_PER_BYTE / self._world.parameters.mount.line_baud
 
@@ -271,20 +273,22 @@ class NexStar:
                     line.reply(reply, on_line_s + len(reply) * byte_s)
             self._telescope.publish()
 
-        return SerialLine(self._loop, self._world.faults, receive)
+        return receive
 
 
 def main() -> None:
-    options = arguments("A simulated Celestron NexStar mount on two serial lines.").parse_args()
-    link = serial_path(options.address)
+    options = arguments("A simulated Celestron NexStar mount on two serial lines, or behind a TCP bridge.").parse_args()
     world = world_of(options)
     loop = Loop(world.clock)
     mount = NexStar(world, loop)
-    if link is not None:
-        name_line(mount.main, link)
-        name_line(mount.guard, link.with_name(link.name + ".guard"))
+    address = guard_address = serve_lines(loop, world.faults, options, mount.receiver)
+    if not address.startswith("tcp:"):
+        guard = SerialLine(loop, world.faults, mount.receiver())
+        if not options.pty and (path := serial_path(options.address)):
+            name_line(guard, path.with_name(path.name + ".guard"))
+        guard_address = guard.address
     loop.supervise(options)
-    announce(address=mount.main.address, guard_address=mount.guard.address)
+    announce(address=address, guard_address=guard_address)
     loop.run()
 
 

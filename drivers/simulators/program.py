@@ -45,7 +45,7 @@ def arguments(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--world", metavar="FILE", type=Path, help="the blackboard shared by all simulators")
     parser.add_argument("--supervised", action="store_true", help="end some time after stdin is closed")
     parser.add_argument("--linger", metavar="S", type=float, default=5.0, help="that time (default 5 s)")
-    parser.add_argument("--address", metavar="ADDR", help="serial:PATH or tcp://127.0.0.1:PORT (0 = any)")
+    parser.add_argument("--address", metavar="ADDR", help="serial://PATH or tcp://127.0.0.1:PORT (0 = any)")
     parser.add_argument("--pty", action="store_true", help="serve a pseudo-terminal of any name")
     parser.add_argument("--faults", metavar="JSON", default="{}", help="faults to inject, a JSON object")
     return parser

@@ -1,204 +1,188 @@
 """An S-Fifteen TDC2 time tagger from the other end of its wire: the a1 event stream of its reader program.
 
-The reader program's standard output arrives over TCP, as when it is piped into a socket. Each event is a
-64-bit little-endian word: 54 bits of time in 1/256 ns, a dummy flag in bit 4, the inputs in the low four bits.
-The events are those of the simulated world's light; without a scene, of a satellite that stands still.
+The reader program's standard output arrives over TCP, as when it is piped into a socket; with --reader this program
+stands for `readevents7` itself, takes its options and writes the stream to its own standard output:
+
+    python -m drivers.simulators.tagger_tdc2 --reader -a 1 -t 768 -D 0,-12,0,0
+
+Each event is a 64-bit little-endian word: 54 bits of time in 1/256 ns, a dummy flag in bit 4, the inputs in the low
+four bits. The events are those of the simulated world's light; without a scene, of a satellite that stands still.
+Behind the socket the counter runs on from reader to reader; --reader resets it, as `readevents7` does.
+
+Special faults: "void_words" (an all-zero word now and then), "rollover" (the counter starts 3 s before its end),
+"slip" (two bytes missing once a second), "missing_dummies" (none at all: so does the firmware in its 64-bit format,
+by `NoDummyInject` in readevents7.c).
+Source: qcrypto `timestamp7/readevents7.c`. Thresholds, coincidence window and self-test are checked as it does, and
+change nothing here.
 """
 
-import json
-import socket
-from argparse import Namespace
-from pathlib import Path
-from typing import Any
+import os
+import re
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
-from drivers.simulators.program import Loop, World, announce, arguments, run_program, world_of
-from drivers.simulators.wire import listen, tcp_address_of
-from groundstation.clock import NS_PER_S, parse_utc
-from groundstation.passes.elements import ElementSet
-from groundstation.passes.orbit import EarthOrientation, Orbit, Site
-from groundstation.recording.manifest import read_manifest
-from groundstation.recording.writer import StreamWriter
-from groundstation.simulation.light import BLOCK_NS, Light, LightBlock, Truth
-from groundstation.simulation.sky import Sky, SteadySky
+from drivers.simulators.program import Loop, announce, run_program, world_of
+from drivers.simulators.tagger_world import TaggerWorld, tagger_arguments
+from drivers.simulators.wire import Line, serve_lines
+from groundstation.errors import BadInput
+from groundstation.simulation.light import TDC2_TICK_PS, LightBlock
 
 _DUMMY = 1 << 4
+_WRAP_PS = (1 << 49) * 125  # 2^54 ticks
+_LATE_PS = _WRAP_PS - 3_000_000_000_000  # where the counter starts by the fault "rollover"
 #: What the device and its reader program hold for a reader that stalls; what comes on top is lost.
 _BACKLOG_BYTES = 32 << 20
-_TRUTH_INTERVAL_S = 0.25
-_LABORATORY_PATTERNS = {"H": 0b0001, "V": 0b0010, "D": 0b0100, "A": 0b1000, "sync": 0b0011, "pps": 0b1100}
+_VOID_EVERY = 100  # words
+_SLIP_EVERY = 20  # blocks
 
 
 def main() -> None:
     """Serve the stream until told to end."""
-    parser = arguments("S-Fifteen TDC2 time tagger (a1 event stream over TCP)")
-    parser.add_argument("--scene", metavar="FILE", type=Path, help="JSON: satellite, station, wiring, times")
-    parser.add_argument("--truth", metavar="DIR", type=Path, help="recording that gets the truth stream")
-    options = parser.parse_args()
+    options = _options(sys.argv[1:])
     world = world_of(options)
     loop = Loop(world.clock)
-    server = listen(options.address)
-    tagger = Tagger(world, loop, server, _light(world, options), _truth_writer(options))
-    loop.supervise(options)
-    announce(address=tcp_address_of(server), model="S-Fifteen TDC2")
+    light = TaggerWorld(world, loop, options, TDC2_TICK_PS)
+    faults = world.faults.special
     try:
+        loop.supervise(options)
+        if options.reader:
+            now_ps = world.clock.utc_ns() // 1000 * 1_000_000 if options.A else 0
+            reader = Reader(Words(faults, options), loop, options.q)
+            light.start(reader.write, _LATE_PS if "rollover" in faults else now_ps % _WRAP_PS)
+        else:
+            stream = Stream(Words(faults, options), light, _LATE_PS if "rollover" in faults else None)
+            address = serve_lines(loop, world.faults, options, lambda: _deaf, over_tcp=True, joined=stream.join)
+            announce(address=address, model="S-Fifteen TDC2")
         loop.run()
     finally:
-        tagger.close()
+        light.close()
 
 
-def _light(world: World, options: Namespace) -> tuple[Light, int]:
-    """The world's light, and the moment (UTC ns) at which its blocks begin to count."""
-    if options.scene is None:
-        zero = world.clock.utc_ns() // NS_PER_S * NS_PER_S - NS_PER_S
-        return Light(world.parameters, SteadySky(), world.board, _LABORATORY_PATTERNS, zero, zero), zero
-    scene: dict[str, Any] = json.loads(options.scene.read_text())
-    zero = parse_utc(scene["start_utc"]) // NS_PER_S * NS_PER_S
-    orbit = Orbit(
-        ElementSet.parse(scene["satellite"]["name"], *scene["satellite"]["tle"]),
-        Site(**scene["station"]),
-        EarthOrientation(**scene["earth_orientation"]),
-        world.parameters.clocks.orbit_time_error_s,
-    )
-    sky = Sky(orbit, zero, zero, parse_utc(scene["stop_utc"]))
-    epoch = parse_utc(scene["epoch_utc"])
-    return Light(world.parameters, sky, world.board, scene["patterns"], zero, epoch), zero
+def _options(argv: Sequence[str]) -> Namespace:
+    """Our options and those of `readevents7`. Raises BadInput."""
+    parser = tagger_arguments("S-Fifteen TDC2 time tagger (a1 event stream over TCP)")
+    parser.add_argument("--reader", action="store_true", help="be readevents7: stream to stdout; takes its options")
+    _reader_options(parser)
+    # A value that begins with a minus sign is an option to argparse, unless it sticks to its own option.
+    options = parser.parse_args(re.sub(r"(?m)^(-[dD])\n(?=-)", r"\1", "\n".join(argv)).splitlines())
+    if options.reader and options.a != 1:
+        raise BadInput(f"this reader program simulates -a 1 only, not -a {options.a}")
+    return options
 
 
-def _truth_writer(options: Namespace) -> StreamWriter | None:
-    if options.truth is None:
-        return None
-    return StreamWriter(options.truth, "truth", str(read_manifest(options.truth)["run_id"]))
+def _reader_options(parser: ArgumentParser) -> None:
+    reader = parser.add_argument_group("of readevents7, with --reader")
+    skew = _integers("wrong skew format. needs -D v1,v2,v3,v4", (4,), -(1 << 31), 1 << 31)
+    threshold = _integers("Threshold parameter out of range", (1, 4), 0, 4095)
+    reader.add_argument("-a", type=int, default=0, help="output mode (1)")
+    reader.add_argument("-t", type=threshold, nargs="?", default=[768], const=[768], help="threshold DAC")
+    reader.add_argument("-d", type=skew, default=[0, 0, 0, 0], help="detector skew in 1/8 ns")
+    reader.add_argument("-D", type=skew, default=[0, 0, 0, 0], help="detector skew in 1/256 ns")
+    reader.add_argument("-b", type=_integers("Self-test needs 3 parameters", (3,), 0, 0xFFFF), help="self-test")
+    reader.add_argument("-c", type=_integers("Coincidence value out of range (0...31)", (1,), 0, 31), help="window")
+    reader.add_argument("-A", action="store_true", help="absolute time")
+    reader.add_argument("-X", action="store_true", help="swap the halves of each word")
+    reader.add_argument("-r", action="store_true", help="start at once (so it does)")
+    reader.add_argument("-q", type=int, default=0, help="stop after so many words")
+    reader.add_argument("-U", help="device node (ignored)")
+    reader.add_argument("-v", help="verbosity (ignored)")
 
 
-class Tagger:
-    """Generates the world block by block, in step with world time, and sends it to whoever is connected."""
+def _integers(complaint: str, lengths: tuple[int, ...], low: int, high: int) -> Callable[[str], list[int]]:
+    """What reads a comma-separated list of integers from an option's text."""
 
-    def __init__(
-        self,
-        world: World,
-        loop: Loop,
-        server: socket.socket,
-        light: tuple[Light, int],
-        truth: StreamWriter | None,
-    ) -> None:
-        self._clock, self._loop, self._server = world.clock, loop, server
-        self._light, self._zero_utc_ns = light
-        self._truth = truth
-        self._untold: list[Truth] = []
-        self._client: socket.socket | None = None
-        self._backlog = bytearray()
-        self._block = 0
-        self._connections = 0
-        loop.watch(server.fileno(), self._accept)
-        loop.after_wall_s(_TRUTH_INTERVAL_S, self._tell_truth)
+    def read(text: str) -> list[int]:
+        parts = text.split(",")
+        if not all(re.fullmatch(r"[+-]?\d{1,9}", part) for part in parts) or len(parts) not in lengths:
+            raise BadInput(complaint)
+        values = [int(part) for part in parts]
+        if min(values) < low or max(values) > high:
+            raise BadInput(complaint)
+        return values
 
-    def close(self) -> None:
-        """Hang up and end the truth stream."""
-        self._hang_up()
-        if self._truth is not None:
-            self._publish(end=True)
-            self._truth.close()
+    return read
 
-    def _accept(self) -> None:
-        client, _ = self._server.accept()
-        self._hang_up()  # one reader program, one reader: the newest, for the old one may be gone without a word
-        client.setblocking(False)
-        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._client = client
-        self._watch_client()
-        self._block = (self._clock.utc_ns() - self._zero_utc_ns) // BLOCK_NS
-        self._connections += 1
-        self._schedule()
 
-    def _schedule(self) -> None:
-        connection = self._connections
-        self._loop.at(self._zero_utc_ns + (self._block + 1) * BLOCK_NS, lambda: self._generate(connection))
+class Words:
+    """Turns light into the a1 words, with the faults of the stream."""
 
-    def _generate(self, connection: int) -> None:
-        """One block, at the end of its time, for the connection for which it was planned."""
-        if self._client is None or connection != self._connections:
-            return
-        block = self._light.block(self._block)
-        self._block += 1
-        words = _words(block)
-        if len(self._backlog) + len(words) <= _BACKLOG_BYTES:
-            self._backlog += words
-            self._untold.append(block.truth)
-        self._flush()
-        self._schedule()
+    def __init__(self, faults: tuple[str, ...], options: Namespace) -> None:
+        self._faults, self._swapped = faults, options.X
+        self._blocks = 0
+        self._skews = np.zeros(16, np.int64)  # readevents7 shifts the events of one input only
+        for detector in range(4):
+            self._skews[1 << detector] = options.D[detector] + 32 * options.d[detector]
 
-    def _flush(self) -> None:
-        if self._client is None or not self._backlog:
-            return
+    def of(self, block: LightBlock) -> NDArray[np.uint64]:
+        """The words of a block, and a dummy that tells how far time has come."""
+        self._blocks += 1
+        ticks, low = block.ticks + self._skews[block.pattern], block.pattern.astype(np.int64)
+        if "missing_dummies" not in self._faults:
+            ticks, low = np.append(ticks, block.complete_ticks), np.append(low, _DUMMY)
+        words = (ticks << 10 | low).astype(np.uint64)  # the shift leaves 54 bits
+        if "void_words" in self._faults:
+            words = np.insert(words, np.arange(_VOID_EVERY, len(words), _VOID_EVERY), np.uint64(0))
+        return words
+
+    def bytes_of(self, block: LightBlock, most_words: int | None = None) -> bytes:
+        """The same as the bytes that are sent."""
+        words = self.of(block)[:most_words].astype("<u8")
+        if self._swapped:
+            words = (words << np.uint64(32)) | (words >> np.uint64(32))
+        data = words.tobytes()
+        if "slip" in self._faults and self._blocks % _SLIP_EVERY == 0:
+            middle = len(data) // 2
+            data = data[:middle] + data[middle + 2 :]
+        return data
+
+
+class Stream:
+    """The reader program's output over a socket. One reader: the newest, for the old one may be gone unheard."""
+
+    def __init__(self, words: Words, light: TaggerWorld, reading_ps: int | None) -> None:
+        self._words, self._light, self._reading_ps = words, light, reading_ps
+        self._line: Line | None = None
+
+    def join(self, line: Line) -> None:
+        if self._line is not None:
+            self._line.hang_up()
+        self._line = line
+        self._light.start(self._deliver, self._reading_ps)
+        self._reading_ps = None  # from then on the counter runs on
+
+    def _deliver(self, block: LightBlock) -> bool:
+        assert self._line is not None
+        if not self._line.is_open:
+            self._light.stop()
+        return self._line.pour(self._words.bytes_of(block), _BACKLOG_BYTES)
+
+
+class Reader:
+    """The reader program itself: it waits for whoever reads its standard output, and ends with them."""
+
+    def __init__(self, words: Words, loop: Loop, most_words: int) -> None:
+        self._words, self._loop = words, loop
+        self._left = most_words or sys.maxsize
+
+    def write(self, block: LightBlock) -> bool:
+        data = self._words.bytes_of(block, self._left)
+        self._left -= len(data) // 8
         try:
-            sent = self._client.send(self._backlog)
-        except BlockingIOError:
-            sent = 0
-        except OSError:
-            self._hang_up()
-            return
-        del self._backlog[:sent]
-        self._watch_client()
-
-    def _watch_client(self) -> None:
-        assert self._client is not None
-        self._loop.watch(self._client.fileno(), self._heard, self._flush if self._backlog else None)
-
-    def _heard(self) -> None:
-        """The reader program takes no commands; all that can come is the end of the connection."""
-        assert self._client is not None
-        try:
-            gone = not self._client.recv(4096)
-        except BlockingIOError:
-            return
-        except OSError:
-            gone = True
-        if gone:
-            self._hang_up()
-
-    def _hang_up(self) -> None:
-        if self._client is not None:
-            self._loop.watch(self._client.fileno(), None)
-            self._client.close()
-            self._client = None
-            self._backlog.clear()
-
-    def _tell_truth(self) -> None:
-        if self._untold and self._truth is not None:
-            self._publish()
-        self._untold.clear()
-        self._loop.after_wall_s(_TRUTH_INTERVAL_S, self._tell_truth)
-
-    def _publish(self, end: bool = False) -> None:
-        assert self._truth is not None
-        told = self._untold
-        empty = np.empty(0, np.int64)
-        tables = {
-            "clicks": {
-                "device_ps": np.concatenate([empty, *(t.click_device_ps for t in told)]),
-                "slot": np.concatenate([empty, *(t.click_slot for t in told)]),
-            },
-            "tallies": {
-                "utc_ns": np.array([t.utc_ns for t in told], np.int64),
-                "detections": np.array([t.detections for t in told], np.int64),
-                "signal_sifted": np.array([t.signal_sifted for t in told], np.int64),
-                "signal_errors": np.array([t.signal_errors for t in told], np.int64),
-            },
-            "pointing": {
-                "utc_ns": np.array([t.utc_ns for t in told], np.int64),
-                "error_arcsec": np.array([t.pointing_error_arcsec for t in told], np.float64),
-            },
-        }
-        self._truth.publish(tables, end=end)
+            while data:
+                data = data[os.write(sys.stdout.fileno(), data) :]
+        except OSError:  # nobody reads any more
+            self._left = 0
+        if self._left <= 0:
+            self._loop.stop()
+        return not data
 
 
-def _words(block: LightBlock) -> bytes:
-    """The a1 words of a block, and a dummy that tells how far time has come."""
-    ticks = np.append(block.ticks, block.complete_ticks).astype(np.uint64)
-    low = np.append(block.pattern, np.uint8(_DUMMY)).astype(np.uint64)
-    return (ticks << np.uint64(10) | low).astype("<u8").tobytes()
+def _deaf(line: Line, data: bytes) -> None:
+    """The stream takes no commands."""
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from groundstation.errors import BadInput
 
 _CHUNK_GAP_S = 0.005  # between the parts of a split reply, world time
 _READ_BYTES = 65536
+_HELD_BYTES = 64 << 20  # for a reader that is slow; what comes on top is lost
 
 Receiver = Callable[["Line", bytes], None]
 """What an instrument does with the bytes that arrive on a line."""
@@ -37,7 +38,13 @@ class Line:
         self._started_ns = loop.clock.utc_ns()
         self._waiting: deque[tuple[int, bytes | Callable[[], bytes]]] = deque()
         self._open = True
+        self._backlog = bytearray()
         loop.watch(fd, self._readable)
+
+    @property
+    def is_open(self) -> bool:
+        """False once either end has hung up."""
+        return self._open
 
     def reply(self, reply: bytes | Callable[[], bytes], latency_s: float) -> None:
         """Send a reply (made only then, when it is a function) after a span of world time, in order."""
@@ -54,12 +61,28 @@ class Line:
         if self._open:
             self._write(data)
 
+    def pour(self, data: bytes, most_bytes: int) -> bool:
+        """Stream `data` as fast as the reader takes it, untouched by the faults, and hold what it has not taken.
+
+        False, and nothing is sent, when `most_bytes` would be held, or the line is closed.
+        """
+        if not self._open or len(self._backlog) + len(data) > most_bytes:
+            return False
+        self._backlog += data
+        self._flush()
+        return self._open
+
+    def stop_pouring(self) -> None:
+        """Forget what is held."""
+        self._backlog.clear()
+
     def hang_up(self) -> None:
         """Close the line. Idempotent."""
         if self._open:
             self._open = False
             self._loop.watch(self._fd, None)
             self._waiting.clear()
+            self._backlog.clear()
             self._close()
 
     def _send_first(self) -> None:
@@ -86,13 +109,22 @@ class Line:
             if self._waiting:
                 self._loop.at(self._waiting[0][0], self._send_first)
 
-    def _write(self, data: bytes) -> None:
+    def _flush(self) -> None:
         try:
-            os.write(self._fd, data)
-        except BlockingIOError:  # nobody reads: a serial line loses the bytes
+            del self._backlog[: os.write(self._fd, self._backlog)]
+        except BlockingIOError:
             pass
         except OSError:
             self.hang_up()
+        if self._open:
+            self._loop.watch(self._fd, self._readable, self._flush if self._backlog else None)
+
+    def _write(self, data: bytes) -> None:
+        held = len(self._backlog)
+        if held + len(data) <= _HELD_BYTES:
+            self._backlog += data
+        if not held:  # else this waits for what is held before it
+            self._flush()
 
     def _readable(self) -> None:
         try:
@@ -149,7 +181,7 @@ def serve_lines(
 ) -> str:
     """Serve an instrument where the options say, and tell its address.
 
-    On `--address serial:PATH` or `--pty` a pseudo-terminal, on `--address tcp://...` one line for each client that
+    On `--address serial://PATH` or `--pty` a pseudo-terminal, on `--address tcp://...` one line for each client that
     connects; `over_tcp`: what it is without either. `receiver` makes what receives the bytes of one new line, so each
     has a buffer of its own; `joined` is called with each new line. Raises BadInput.
     """
@@ -164,7 +196,7 @@ def serve_lines(
         loop.watch(server.fileno(), accept)
         return tcp_address_of(server)
     line = SerialLine(loop, faults, receiver())
-    path = serial_path(options.address)
+    path = None if options.pty else serial_path(options.address)
     if path is not None:
         name_line(line, path)
     joined(line)
@@ -193,16 +225,18 @@ def name_line(line: SerialLine, path: Path) -> None:
 
 
 def serial_path(address: str | None) -> Path | None:
-    """The path in `serial:PATH`; None when no address was given. Raises BadInput."""
+    """The path in `serial://PATH` or `serial:PATH`; None when no address was given. Raises BadInput."""
     if address is None:
         return None
-    if not address.startswith("serial:") or address == "serial:":
-        raise BadInput(f'address "{address}" is not of the form serial:PATH, which this instrument needs')
-    return Path(address.removeprefix("serial:"))
+    scheme, _, rest = address.partition(":")
+    path = rest.removeprefix("//")
+    if scheme != "serial" or not path:
+        raise BadInput(f'address "{address}" is not of the form serial://PATH, which this instrument needs')
+    return Path(path)
 
 
 def listen(address: str | None) -> socket.socket:
-    """A listening socket on `tcp://host:port`, loopback only; port 0 or no address takes a free port.
+    """A listening socket on `tcp://host:port` (or http:, zmq:), loopback only; port 0 or no address: any free port.
 
     Raises BadInput when the address is not of that form, not on the loopback interface, or in use.
     """
@@ -228,9 +262,10 @@ def tcp_address_of(server: socket.socket) -> str:
 
 
 def _tcp_address(address: str) -> tuple[str, int]:
-    host, _, port = address.removeprefix("tcp://").rpartition(":")
+    scheme, _, rest = address.partition("://")
+    host, _, port = rest.rpartition(":")
     host = host.strip("[]").replace("localhost", "127.0.0.1")
-    if not address.startswith("tcp://") or not host or not port.isdecimal() or int(port) > 65535:
+    if scheme not in ("tcp", "http", "zmq") or not host or not port.isdecimal() or int(port) > 65535:
         raise BadInput(f'address "{address}" is not of the form tcp://127.0.0.1:PORT')
     try:
         loopback = ipaddress.ip_address(host).is_loopback

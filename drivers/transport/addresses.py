@@ -3,6 +3,7 @@
 serial:///dev/ttyUSB0?baud=115200    a serial line (also serial:PATH)
 tcp://HOST:PORT                      a TCP socket, or a serial line behind a bridge
 visa://TCPIP0::HOST::5025::SOCKET    VISA, by pyvisa-py (also visa:RESOURCE): for control, too slow for tags
+program:/PATH                        a local program's standard output
 http://HOST:PORT                     HTTP                          (open_http)
 zmq://HOST:PORT                      ZeroMQ over TCP               (open_messages)
 wirelog:///path/to/log.jsonl         the far end as a wire log recorded it
@@ -15,12 +16,13 @@ from urllib.parse import parse_qs, urlsplit
 
 from drivers.transport.link import Link, opened
 from drivers.transport.ports import Port, ReplayPort, SerialPort, TcpPort, VisaPort
+from drivers.transport.program import ProgramPort, program_command
 from drivers.transport.wire_log import Replay, WireLog
 from groundstation.errors import BadInput
 
 
 def open_link(address: str, *, timeout_s: float, baud: int = 9600, log: Path | None = None) -> Link:
-    """Open a byte link; `baud` is for serial addresses that name none.
+    """Open a byte link; `baud` is for serial lines whose address names none.
 
     An open link proves nothing yet, for some carriers open without a far end: `connect()` of a driver asks the
     instrument who it is. Raises BadInput for an address that cannot carry bytes or a log that cannot be written,
@@ -47,17 +49,17 @@ def host_and_port(address: str, scheme: str) -> tuple[str, int]:
 
 def replay_path(address: str) -> Path | None:
     """The file of a `wirelog://PATH` address, None when it is another kind of address."""
-    return Path(_rest(address)) if address.startswith("wirelog:") and _rest(address) else None
+    return Path(after_scheme(address)) if address.startswith("wirelog:") and after_scheme(address) else None
 
 
-def _rest(address: str) -> str:
-    """What follows the scheme; two slashes do not count."""
+def after_scheme(address: str) -> str:
+    """What follows the scheme; two slashes before it do not count."""
     return address.partition(":")[2].removeprefix("//")
 
 
 def _opener(address: str, timeout_s: float, baud: int) -> Callable[[], Port]:
     """What opens this address; BadInput when it is no address of a byte link."""
-    kind, rest = address.partition(":")[0], _rest(address)
+    kind, rest = address.partition(":")[0], after_scheme(address)
     if kind == "serial" and rest:
         path, _, query = rest.partition("?")
         options = parse_qs(query, keep_blank_values=True)
@@ -69,11 +71,14 @@ def _opener(address: str, timeout_s: float, baud: int) -> Callable[[], Port]:
             host, number = host_and_port(address, "tcp")
             return lambda: TcpPort(host, number, timeout_s)
     elif kind == "visa" and rest:
-        return lambda: VisaPort(rest, timeout_s)
+        return lambda: VisaPort(rest, timeout_s, baud)
+    elif kind == "program":
+        command = program_command(rest)
+        return lambda: ProgramPort(command)
     elif path_of_log := replay_path(address):
         replay = Replay(path_of_log)
         return lambda: ReplayPort(replay)
     raise BadInput(
         f'address "{address}" is none of serial://PATH, serial://PATH?baud=115200, tcp://HOST:PORT, visa://RESOURCE, '
-        "wirelog://FILE"
+        "program:/PATH, wirelog://FILE"
     )

@@ -16,7 +16,7 @@ from drivers.transport.link import Link, opened
 from drivers.transport.ports import Port, ReplayPort, TcpPort
 from drivers.transport.wire_log import Direction, Replay, WireLog
 from groundstation.clock import monotonic_s
-from groundstation.errors import TransportLost, TransportTimeout, WireError
+from groundstation.errors import BadInput, TransportLost, TransportTimeout, WireError
 
 _LONGEST_BODY_BYTES = 8 << 20
 
@@ -51,14 +51,15 @@ class HttpLink:
     ) -> HttpReply:
         """Ask once. Spaces travel as %20 in the query; `form` is the body, as a web form.
 
-        Raises TransportTimeout, TransportLost (also when the answer breaks off) and WireError (no HTTP).
+        Raises TransportTimeout, TransportLost (also when the answer breaks off), WireError (no HTTP) and BadInput for
+        a method or path that HTTP cannot carry.
         """
         timeout_s = self.timeout_s if timeout_s is None else timeout_s
         target = path + ("?" + urlencode(query, quote_via=quote) if query else "")
         with self._lock:
             self._check_open()
             deadline_s = monotonic_s() + timeout_s
-            self._link = Link(self.address, opened(self.address, self._open_port), timeout_s)
+            self._link = Link(self.address, opened(self.address, lambda: self._open_port(timeout_s)), timeout_s)
             try:
                 return self._exchange(self._link, method, target, form, deadline_s)
             finally:
@@ -82,7 +83,10 @@ class HttpLink:
         if form is not None:
             headers += [("Content-Type", "application/x-www-form-urlencoded"), ("Content-Length", str(len(body)))]
         http = h11.Connection(h11.CLIENT)
-        sent = http.send(h11.Request(method=method, target=target, headers=headers)) or b""
+        try:
+            sent = http.send(h11.Request(method=method, target=target, headers=headers)) or b""
+        except (h11.LocalProtocolError, UnicodeEncodeError) as error:
+            raise BadInput(f"{method} {target} is no request of HTTP ({error})") from error
         sent += (http.send(h11.Data(data=body)) or b"") if body else b""
         sent += http.send(h11.EndOfMessage()) or b""
         received = bytearray()
@@ -91,9 +95,7 @@ class HttpLink:
             link.write(sent)
             return self._answer(link, http, received, deadline_s)
         except h11.RemoteProtocolError as error:
-            raise WireError(
-                f"{self.address} does not answer in HTTP ({error}); check that the right program listens there"
-            ) from error
+            raise self._no_http(str(error)) from error
         finally:
             if received:
                 self._record("in", bytes(received))
@@ -105,6 +107,8 @@ class HttpLink:
             if event is h11.NEED_DATA:
                 data = self._more(link, deadline_s)
                 received += data
+                if not b"HTTP/".startswith(received[:5]):
+                    raise self._no_http(f"but {bytes(received[:20])!r}")
                 try:
                     http.receive_data(data)
                     if not data:
@@ -112,37 +116,40 @@ class HttpLink:
                 except h11.RemoteProtocolError as error:
                     if data:
                         raise
-                    raise TransportLost(f"{self.address} hung up in the middle of its answer; ask again") from error
+                    when = "in the middle of its answer" if received else "without an answer"
+                    raise TransportLost(f"{self.address} hung up {when}; ask again") from error
             if isinstance(event, h11.Response):
                 status = event.status_code
             elif isinstance(event, h11.Data):
                 body += event.data
             elif isinstance(event, h11.EndOfMessage):
                 return HttpReply(status, bytes(body))
-            elif isinstance(event, h11.ConnectionClosed):
-                raise TransportLost(f"{self.address} hung up without an answer; ask again")
             if len(body) > _LONGEST_BODY_BYTES:
                 raise WireError(f"{self.address} does not stop sending; check that the right program listens there")
 
+    def _no_http(self, what: str) -> WireError:
+        return WireError(f"{self.address} does not answer in HTTP ({what}); check that the right program listens there")
+
     def _more(self, link: Link, deadline_s: float) -> bytes:
         """What comes next; b"" at the end of the connection."""
-        left_s = deadline_s - monotonic_s()
-        try:
-            data = link.read_available(max(0.0, left_s))
-        except TransportLost:
-            self._check_open()
-            return b""
-        if not data and left_s <= 0.0:
-            raise TransportTimeout(f"{self.address} did not answer in time; check that the instrument is on")
-        return data if data else self._more(link, deadline_s)
+        while (left_s := deadline_s - monotonic_s()) > 0.0:
+            try:
+                if data := link.read_available(left_s):
+                    return data
+            except TransportLost:
+                self._check_open()
+                return b""
+        raise TransportTimeout(f"{self.address} did not answer in time; check that the instrument is on")
 
-    def _carrier(self, address: str) -> tuple[Callable[[], Port], str]:
+    def _carrier(self, address: str) -> tuple[Callable[[float], Port], str]:
+        """What opens a connection within a timeout, and the host to name in requests."""
         if path := replay_path(address):
             replay = Replay(path)
-            return lambda: ReplayPort(replay), replay.recorded_address.removeprefix("http://").rstrip("/")
+            host = replay.recorded_address.removeprefix("http://").rstrip("/")
+            return lambda _: ReplayPort(replay, hangs_up=True), host
         host, number = host_and_port(address, "http")
         shown = f"[{host}]" if ":" in host else host
-        return lambda: TcpPort(host, number, self.timeout_s), f"{shown}:{number}"
+        return lambda timeout_s: TcpPort(host, number, timeout_s), f"{shown}:{number}"
 
     def _check_open(self) -> None:
         if self._closed:

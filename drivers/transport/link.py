@@ -105,6 +105,7 @@ class Link:
     def write(self, data: bytes, timeout_s: float | None = None) -> None:
         """Send all of `data`. Keeps receiving meanwhile, so two full pipes cannot block each other."""
         with self._lock:
+            self._check_open()
             deadline = monotonic_s() + (self.timeout_s if timeout_s is None else timeout_s)
             rest = memoryview(data)
             self._record("out", data)
@@ -214,6 +215,8 @@ class Link:
     def _lose(self, error: Exception) -> NoReturn:
         self._in_step = False
         self._lost = str(error) or type(error).__name__
+        if isinstance(error, GroundStationError):  # a replay, which has said it all
+            raise error
         raise TransportLost(
             f"the link to {self.address} is gone ({error}); check cable and power, then connect again"
         ) from error

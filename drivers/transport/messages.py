@@ -31,9 +31,14 @@ class MessageLink:
             host, port = host_and_port(address, "zmq")
             self._endpoint = f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
             self._zmq = _pyzmq()
-            self._context: Any = self._zmq.Context()
-            self._connect()
         self._log = WireLog(log, address) if log else None
+        if self._replay is None:
+            self._context: Any = self._zmq.Context()
+            try:
+                self._connect()
+            except BaseException:
+                self.close()
+                raise
 
     def query(self, question: bytes, timeout_s: float | None = None) -> bytes:
         """The answer to a question (REQ). Raises TransportTimeout and TransportLost."""
@@ -77,7 +82,10 @@ class MessageLink:
         self._socket.setsockopt(self._zmq.LINGER, 0)
         self._socket.setsockopt(self._zmq.RCVHWM, _HELD_MESSAGES)
         self._socket.setsockopt(self._zmq.IPV6, 1)
-        self._socket.connect(self._endpoint)
+        try:
+            self._socket.connect(self._endpoint)
+        except self._zmq.ZMQError as error:
+            raise TransportLost(f"{self.address} cannot be opened ({error}); check the address") from error
 
     def _send(self, message: bytes) -> None:
         try:
@@ -85,16 +93,20 @@ class MessageLink:
                 self._replay.send(message)
             else:
                 self._socket.send(message, self._zmq.NOBLOCK)
+        except TransportLost:
+            raise
         except Exception as error:
             raise TransportLost(f"the link to {self.address} is gone ({error}); check cable and power") from error
 
     def _receive(self, timeout_s: float) -> bytes | None:
         try:
             if self._replay:
-                return self._replay.receive(timeout_s) or None
+                return self._replay.receive(timeout_s)
             if not self._socket.poll(max(1, round(timeout_s * 1000))):
                 return None
             return bytes(self._socket.recv())
+        except TransportLost:
+            raise
         except Exception as error:
             raise TransportLost(f"the link to {self.address} is gone ({error}); check cable and power") from error
 

@@ -87,7 +87,7 @@ class TcpPort:
 class VisaPort:
     """pyvisa drops what it has read so far when it times out, so this asks for one byte at a time."""
 
-    def __init__(self, resource: str, timeout_s: float) -> None:
+    def __init__(self, resource: str, timeout_s: float, baud: int) -> None:
         import pyvisa
 
         self._timed_out = pyvisa.constants.StatusCode.error_timeout
@@ -96,6 +96,8 @@ class VisaPort:
         self._resource: Any = None  # its class, and so its attributes, depend on the resource
         self._resource = self._manager.open_resource(resource, open_timeout=round(timeout_s * 1000))
         self._resource.read_termination = None
+        if resource.upper().startswith("ASRL"):
+            self._resource.baud_rate = baud
 
     def receive(self, wait_s: float) -> bytes:
         self._resource.timeout = max(1, round(wait_s * 1000))  # 0 would mean "for ever" to some sessions
@@ -118,11 +120,17 @@ class VisaPort:
 class ReplayPort:
     """A wire log in the place of the instrument. Closing keeps the place in it, so a link may be made again."""
 
-    def __init__(self, replay: Replay) -> None:
-        self._replay = replay
+    def __init__(self, replay: Replay, hangs_up: bool = False) -> None:
+        """`hangs_up`: the far end closes after each answer, which no log shows."""
+        self._replay, self._hangs_up = replay, hangs_up
+        self._answered = False
 
     def receive(self, wait_s: float) -> bytes:
-        return self._replay.receive(wait_s)
+        if self._hangs_up and self._answered and self._replay.waits:
+            raise ConnectionError("the far end closed it")
+        data = self._replay.receive(wait_s)
+        self._answered = data is not None
+        return data or b""
 
     def send(self, data: memoryview, wait_s: float) -> int:
         self._replay.send(bytes(data))

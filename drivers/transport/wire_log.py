@@ -8,12 +8,12 @@ piece as it was sent or received.
 import json
 import os
 import threading
-from collections.abc import Sequence
+from collections import deque
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from groundstation.clock import SystemClock, monotonic_ns, sleep_wall_s, utc_text
-from groundstation.errors import BadInput
+from groundstation.errors import BadInput, TransportLost
 
 Direction = Literal["out", "in"]
 
@@ -24,10 +24,10 @@ class WireLog:
     def __init__(self, path: Path, address: str) -> None:
         """Raises BadInput when the file cannot be written."""
         try:
-            self._file = open(path, "a", opener=_private, encoding="ascii")  # noqa: SIM115  closed in close()
+            self._fd: int | None = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise BadInput(
-                f'wire log "{path}" cannot be written ({error}); name a file in a folder that exists'
+                f'wire log "{path}" cannot be written ({error.strerror}); name a file in a folder that exists'
             ) from error
         self._lock = threading.Lock()
         self._write({"address": address})
@@ -39,19 +39,28 @@ class WireLog:
     def close(self) -> None:
         """Idempotent."""
         with self._lock:
-            self._file.close()
+            self._release()
 
     def _write(self, entry: dict[str, str]) -> None:
         stamped = {"t_monotonic_ns": monotonic_ns(), "t_utc": utc_text(SystemClock().utc_ns(), 6), **entry}
+        line = (json.dumps(stamped) + "\n").encode("ascii")
         with self._lock:
-            if not self._file.closed:
-                self._file.write(json.dumps(stamped) + "\n")
-                self._file.flush()
+            try:
+                if self._fd is not None and os.write(self._fd, line) < len(line):
+                    self._release()
+            except OSError:  # a full disk ends the log, never the link
+                self._release()
+
+    def _release(self) -> None:
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
 
 
 class Piece(NamedTuple):
     """What one line of a wire log says."""
 
+    line: int
     direction: Direction
     data: bytes
 
@@ -71,7 +80,7 @@ def read_wire_log(path: Path) -> tuple[str, list[Piece]]:
                 continue
             if entry["direction"] not in ("out", "in"):
                 raise ValueError
-            pieces.append(Piece(entry["direction"], bytes.fromhex(entry["hex"])))
+            pieces.append(Piece(number, entry["direction"], bytes.fromhex(entry["hex"])))
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise BadInput(f'{path}, line {number} is no line of a wire log (direction "out" or "in", hex)') from error
     return address, pieces
@@ -80,47 +89,51 @@ def read_wire_log(path: Path) -> tuple[str, list[Piece]]:
 class Replay:
     """The far end of a logged link: takes exactly the bytes that were sent then, and gives those that came.
 
-    What came is given as soon as everything that was sent before it has been sent again, however long it took then.
+    What came is given as soon as everything that was sent before it has been sent again, however long it took then;
+    so silence is replayed, and an answer that was late then is in time now.
     """
 
     def __init__(self, path: Path) -> None:
+        """Raises BadInput for a file that is no wire log."""
         self._path = path
         self.recorded_address, pieces = read_wire_log(path)
-        self._pieces: Sequence[Piece] = pieces
-        self._next = 0
-        self._sent = 0  # bytes of the next piece that were sent already
+        self._to_send = deque(piece for piece in pieces if piece.direction == "out")
+        self._to_come = deque(piece for piece in pieces if piece.direction == "in")
+        self._sent = 0  # bytes of the first piece to send that were sent already
 
     @property
-    def unused(self) -> int:
-        """Pieces of the log that have not been replayed yet."""
-        return len(self._pieces) - self._next
+    def unused(self) -> tuple[int, ...]:
+        """The lines of the log that have not been replayed."""
+        return tuple(sorted(piece.line for piece in (*self._to_send, *self._to_come)))
 
-    def receive(self, wait_s: float) -> bytes:
-        """The next piece that came, b"" after `wait_s` while something must be sent first."""
-        if self._next == len(self._pieces):
-            raise ConnectionError(f"the wire log {self._path} ends here")
-        piece = self._pieces[self._next]
-        if piece.direction == "out":
-            sleep_wall_s(wait_s)
-            return b""
-        self._next += 1
-        return piece.data
+    @property
+    def waits(self) -> bool:
+        """Whether nothing comes before more is sent."""
+        return not self._to_come or bool(self._to_send and self._to_send[0].line < self._to_come[0].line)
+
+    def receive(self, wait_s: float) -> bytes | None:
+        """The next piece that came, None after `wait_s` while it waits. TransportLost at the end of the log."""
+        if not self.waits:
+            return self._to_come.popleft().data
+        if wait_s > 0.0 and not self._to_send:
+            raise TransportLost(f"the wire log {self._path} ends here")
+        sleep_wall_s(wait_s)
+        return None
 
     def send(self, data: bytes) -> None:
-        """ConnectionError unless this is what was sent then."""
+        """TransportLost unless this is what was sent then."""
         while data:
-            piece = self._pieces[self._next] if self.unused else Piece("in", b"")
-            expected = piece.data[self._sent : self._sent + len(data)]
-            if piece.direction != "out" or not data.startswith(expected):
-                raise ConnectionError(
-                    f"piece {self._next + 1} of the wire log {self._path} is {piece.direction} "
-                    f"{piece.data[self._sent :][:40]!r}, but {data[:40]!r} was sent"
+            if not self._to_send:
+                raise TransportLost(f"the wire log {self._path} ends here, but {data[:40]!r} was sent")
+            line, _, piece = self._to_send[0]
+            expected = piece[self._sent : self._sent + len(data)]
+            if not data.startswith(expected):
+                raise TransportLost(
+                    f"line {line} of the wire log {self._path} says that {piece[self._sent :][:40]!r} was sent then, "
+                    f"now it was {data[:40]!r}"
                 )
             data = data[len(expected) :]
             self._sent += len(expected)
-            if self._sent == len(piece.data):
-                self._next, self._sent = self._next + 1, 0
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
+            if self._sent == len(piece):
+                self._to_send.popleft()
+                self._sent = 0

@@ -33,6 +33,8 @@ _COMMANDS = {
     "coincide": "find the coincidences of two stations' recordings",
     "passes": "list the coming passes of the station's satellite",
     "doctor": "check station file, addresses, disk, clock and libraries",
+    "instruments": "list the drivers; find out what answers at an address; talk to it by hand",
+    "simulate": "start the simulated instruments of a station file, to try drivers and programs on",
     "analyse": "",
     "guard": "",
 }

@@ -6,9 +6,9 @@ What was interrupted is continued: a recording without an end is checked first, 
 import argparse
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,15 @@ from groundstation.acquisition.daemon import Acquisition
 from groundstation.acquisition.service import Service
 from groundstation.acquisition.space import Space, bytes_needed, require_room
 from groundstation.acquisition.status import AcquisitionStatus
+from groundstation.acquisition.two_taggers import common_signal, connect_two, split_settings
 from groundstation.cli.acquiring import CaughtUp, StatusPrinter, place_of
 from groundstation.cli.child import Ending, Teller, job_of
-from groundstation.cli.instruments import connect, simulate_tagger
+from groundstation.cli.loading import connect, simulate_tagger
 from groundstation.cli.planning import manifest_without_pass
 from groundstation.clock import Clock, SystemClock
 from groundstation.config import DEFAULT_CONFIG, InstrumentConfig, RecordingConfig, StationConfig, load_config
 from groundstation.errors import BadInput, TransportLost, TransportTimeout
+from groundstation.instruments import TimeTagger
 from groundstation.recording.manifest import create_recording, read_manifest
 from groundstation.recording.recovery import recover_stream
 from groundstation.recording.writer import StreamWriter, close_abandoned
@@ -59,6 +61,7 @@ def _as_child(options: argparse.Namespace) -> int:
     _record(
         Path(job["recording"]),
         InstrumentConfig(**job["instrument"]),
+        InstrumentConfig(**job["instrument_2"]) if job.get("instrument_2") else None,
         RecordingConfig(**job["settings"]),
         clock,
         lambda acquisition: CaughtUp(acquisition, ending.asked.is_set, clock),
@@ -78,10 +81,12 @@ def _alone(options: argparse.Namespace) -> int:
     ending = Ending(supervised=False)
     directory, continued = place_of(options.output, clock)
     _require_room(config.recording, directory, duration_s)
-    entry = config.instruments["tagger"]
+    entry, second = config.instruments["tagger"], config.instruments.get("tagger_2")
     with ExitStack() as programs:
         if entry.simulate:
             entry = simulate_tagger(entry, clock, programs)
+        if second is not None and second.simulate:
+            second = simulate_tagger(second, clock, programs)
         if continued:
             _check_same_station(config, directory)
         else:
@@ -95,6 +100,7 @@ def _alone(options: argparse.Namespace) -> int:
             _record(
                 directory,
                 entry,
+                second,
                 config.recording,
                 clock,
                 lambda acquisition: CaughtUp(acquisition, asked, clock),
@@ -112,6 +118,7 @@ def _alone(options: argparse.Namespace) -> int:
 def _record(
     directory: Path,
     entry: InstrumentConfig,
+    second: InstrumentConfig | None,
     settings: RecordingConfig,
     clock: Clock,
     stop: Callable[[Acquisition], Callable[[], bool]],
@@ -125,7 +132,7 @@ def _record(
         _check_what_is_there(directory)
         writer = held.enter_context(StreamWriter(directory, "tags", run_id))
         earlier = earlier_recorder(directory)
-        tagger = _connected(entry, patterns.get("pps"), clock)
+        tagger = _connected(entry, second, patterns, clock)
         held.callback(tagger.close)
         ready(tagger.identify().model)
         acquisition = Acquisition(
@@ -143,10 +150,23 @@ def _record(
         acquisition.run(stop(acquisition), report)
 
 
-def _connected(entry: InstrumentConfig, pps_pattern: int | None, clock: Clock) -> TaggerConnection:
-    """The tagger. TransportLost when it does not answer: it may later, so a supervisor should try again."""
+def _connected(
+    entry: InstrumentConfig, second: InstrumentConfig | None, patterns: Mapping[str, int], clock: Clock
+) -> TaggerConnection:
+    """The tagger, or two as one. TransportLost when it does not answer: it may later, so a supervisor should retry."""
+
+    def connect_first() -> TimeTagger:
+        return connect("tagger", entry, clock)  # type: ignore[no-any-return]  # drivers are loaded by name
+
+    def connect_both() -> TimeTagger:
+        assert second is not None
+        common, settings = split_settings(second.settings)
+        own, signal = replace(second, settings=settings), common_signal(common, patterns)
+        second_of = lambda: connect("tagger_2", own, clock)  # noqa: E731  as short as it can be
+        return connect_two(connect_first, second_of, signal, clock.speed, common.common_wait_s)
+
     try:
-        return TaggerConnection(lambda: connect("tagger", entry, clock), pps_pattern, clock)
+        return TaggerConnection(connect_first if second is None else connect_both, patterns.get("pps"), clock)
     except BadInput as error:
         if isinstance(error.__cause__, TransportLost | TransportTimeout):
             raise TransportLost(str(error)) from error

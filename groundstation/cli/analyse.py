@@ -6,7 +6,7 @@ from pathlib import Path
 
 from groundstation.cli.analysing import Analyst, report
 from groundstation.cli.child import Ending, add_job_arguments, job_of, say
-from groundstation.cli.instruments import connect
+from groundstation.cli.loading import connect
 from groundstation.clock import monotonic_s
 from groundstation.config import InstrumentConfig
 from groundstation.recording.reader import open_recording

@@ -5,15 +5,17 @@ import importlib
 import importlib.metadata
 import os
 import re
+import shlex
 import shutil
 import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
-from groundstation.cli.instruments import load_driver
+from drivers.transport.addresses import after_scheme, host_and_port
+from drivers.transport.wire_log import read_wire_log
+from groundstation.cli.loading import load_driver
 from groundstation.cli.planning import plan_pass
 from groundstation.cli.run import check_guard, space_needed
 from groundstation.clock import SystemClock, utc_text
@@ -99,7 +101,11 @@ def _system_clock() -> str:
 
 def _instrument(name: str, entry: InstrumentConfig) -> str:
     """The driver exists, and so does what its address names; nothing is sent to hardware."""
-    load_driver(name, entry)
+    description = getattr(load_driver(name, entry), "DRIVER", None)
+    schemes = (*description.schemes, "wirelog") if description else ()
+    for address in filter(None, (entry.address, entry.guard_address)):
+        if schemes and address.partition(":")[0] not in schemes:
+            raise OSError(f'{entry.driver} takes no address "{address}"; its kinds are {", ".join(schemes)}')
     if entry.simulate:
         importlib.import_module(f"drivers.simulators.{entry.driver}")
         return f"{entry.driver}, simulated at {entry.address}"
@@ -109,15 +115,34 @@ def _instrument(name: str, entry: InstrumentConfig) -> str:
 
 
 def _reach(address: str) -> None:
-    if address.startswith("serial:"):
-        path = Path(address.removeprefix("serial:").split("?")[0])
-        if not path.exists():
-            raise OSError(f"{path} does not exist; plug it in or correct the address")
-        if not os.access(path, os.R_OK | os.W_OK):
-            raise OSError(f"{path} may not be opened by this user; join the group that owns it")
-    elif address.startswith("tcp://"):
-        parts = urlsplit(address)
-        try:
-            socket.create_connection((parts.hostname or "", parts.port or 0), _CONNECT_TIMEOUT_S).close()
-        except OSError as error:
-            raise OSError(f"{address} does not answer ({error}); switch it on or correct the address") from error
+    """BadInput or OSError when what the address names is not there; of some kinds nothing can be known."""
+    scheme, rest = address.partition(":")[0], after_scheme(address)
+    visa = re.match(r"(?i)(?:TCPIP\d*::(?P<host>.+)::(?P<port>\d+)::SOCKET|ASRL(?P<path>/.+?)(?:::INSTR)?)$", rest)
+    if scheme == "serial":
+        _reach_line(Path(rest.split("?")[0]))
+    elif scheme in ("tcp", "http", "zmq"):
+        _reach_port(address, *host_and_port(address, scheme))
+    elif scheme == "visa" and visa and visa["path"]:
+        _reach_line(Path(visa["path"]))
+    elif scheme == "visa" and visa:
+        _reach_port(address, visa["host"], int(visa["port"]))
+    elif scheme == "wirelog":
+        read_wire_log(Path(rest))
+    elif scheme == "program":
+        words = shlex.split(rest)
+        if not words or shutil.which(words[0]) is None:
+            raise OSError(f"{address} names a program that is not there; install it or correct the address")
+
+
+def _reach_line(path: Path) -> None:
+    if not path.exists():
+        raise OSError(f"{path} does not exist; plug it in or correct the address")
+    if not os.access(path, os.R_OK | os.W_OK):
+        raise OSError(f"{path} may not be opened by this user; join the group that owns it")
+
+
+def _reach_port(address: str, host: str, port: int) -> None:
+    try:
+        socket.create_connection((host, port), _CONNECT_TIMEOUT_S).close()
+    except OSError as error:
+        raise OSError(f"{address} does not answer ({error}); switch it on or correct the address") from error

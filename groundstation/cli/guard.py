@@ -5,7 +5,7 @@ import signal
 from typing import NoReturn
 
 from groundstation.cli.child import add_job_arguments, job_of, say
-from groundstation.cli.instruments import connect
+from groundstation.cli.loading import connect
 from groundstation.config import InstrumentConfig
 from groundstation.operation.guard import stop_and_verify, watch
 

@@ -1,126 +1,129 @@
-"""Loads drivers by name and starts simulators: nothing else in the package knows that either exists."""
+"""`groundstation instruments`: which drivers there are, what answers at an address, and a talk with it by hand."""
 
-import importlib
-import importlib.util
-import json
+import argparse
 import sys
-from contextlib import ExitStack
-from dataclasses import asdict, replace
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
+from typing import get_args
 
-from groundstation.clock import Clock, utc_text
-from groundstation.config import InstrumentConfig, StationConfig
-from groundstation.errors import BadInput, GroundStationError, WrongInstrument
-from groundstation.operation.children import Child
-from groundstation.simulation.blackboard import Blackboard
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
-_END_TIMEOUT_S = 5.0
-DETECTORS = {"H": "detector_h", "V": "detector_v", "D": "detector_d", "A": "detector_a"}
+from groundstation.cli.loading import described_drivers, load_driver
+from groundstation.cli.talking import ENDS, talk
+from groundstation.clock import SystemClock
+from groundstation.config import InstrumentConfig
+from groundstation.errors import BadInput, GroundStationError
+from groundstation.instruments import Capability, DriverDescription, Identity
+from groundstation.tables import BadKey
 
-
-def load_driver(name: str, entry: InstrumentConfig) -> Any:
-    """The driver's module. BadInput when there is none of that name."""
-    if not entry.driver.isidentifier() or importlib.util.find_spec(f"drivers.{entry.driver}") is None:
-        raise BadInput(f'[instruments.{name}] names the driver "{entry.driver}", which does not exist in drivers/')
-    return importlib.import_module(f"drivers.{entry.driver}")
+#: Wider than this, and the eye loses the line.
+_MAX_WIDTH = 120
 
 
-def connect(name: str, entry: InstrumentConfig, clock: Clock, address: str = "") -> Any:
-    """The instrument behind an entry, identified. BadInput says which one does not answer, and where."""
-    driver = load_driver(name, entry)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Without more words: a table of every driver. With them:"
+    actions = parser.add_subparsers(dest="action", metavar="ACTION")
+    text = "ask at an address with every driver that takes it (or with one), and say who answers"
+    probe = actions.add_parser("probe", help=text, description=text)
+    probe.add_argument("address", help="serial:///dev/ttyUSB0, tcp://HOST:PORT, http://HOST:PORT, ...")
+    probe.add_argument("--driver", metavar="NAME", help="ask with this driver only")
+    probe.add_argument("--timeout", type=float, default=1.0, metavar="S", help="for each answer (default 1 s)")
+    text = "talk by hand: lines of stdin are sent, whatever comes is shown; every byte goes into a wire log"
+    console = actions.add_parser(
+        "console",
+        help=text,
+        description=f"{text}. In a line, \\r \\n \\t \\0 \\\\ and \\xNN stand for bytes. To http:// a line is "
+        "GET /path a=b or PUT /path a=b, to zmq:// it is one message. Ctrl-D ends.",
+    )
+    console.add_argument("address", help="serial:///dev/ttyUSB0, tcp://HOST:PORT, visa://RESOURCE, zmq://, http://")
+    console.add_argument("--baud", type=int, default=9600, metavar="N", help="of a serial line (default 9600)")
+    console.add_argument("--end", choices=ENDS, help="sent after each line (default lf; none with --hex)")
+    console.add_argument("--hex", action="store_true", help="lines are hexadecimal bytes, and so is what comes")
+    console.add_argument("--log", type=Path, metavar="FILE", help="wire log (default: named by address and time)")
+
+
+def run(options: argparse.Namespace) -> int:
+    """0 done or found, 1 nobody answered."""
+    actions: Mapping[str | None, Callable[[argparse.Namespace], int]] = {None: _list, "probe": _probe, "console": talk}
+    return actions[options.action](options)
+
+
+def _list(_: argparse.Namespace) -> int:
+    console = Console()
+    console.width = min(console.width, _MAX_WIDTH)
+    table = Table(show_lines=True)
+    table.add_column("driver\ncapability\naddresses", no_wrap=True)
+    table.add_column("instrument; what the driver was written from; what it was tested with", ratio=1)
+    order = get_args(Capability)
+    found = described_drivers()
+    for name in sorted(found, key=lambda name: (order.index(found[name].capability), name)):
+        driver = found[name]
+        schemes = " ".join(f"{scheme}:" for scheme in driver.schemes)
+        table.add_row(
+            Text.assemble((name, "bold"), f"\n{driver.capability}\n{schemes}"),
+            Text.assemble((driver.instrument, "bold"), f"\n{driver.documentation}\ntested with: {driver.tested_with}"),
+        )
+    console.print(table)
+    return 0
+
+
+def _probe(options: argparse.Namespace) -> int:
+    address = options.address
+    if not 0.0 < options.timeout < 1e3:
+        raise BadInput(f"--timeout is {options.timeout:g}; give seconds above 0")
+    chosen = _askers(address, options.driver)
+    _tell(
+        f"Asks {len(chosen)} makers' identity questions at {address}, one after the other; an instrument of another\n"
+        "maker may take one for a command. --driver NAME asks with one driver only."
+        if len(chosen) > 1
+        else f"Asks {address} who it is."
+    )
+    width = max(len(name) for name in chosen)
+    found = 0
+    for name in chosen:
+        try:
+            answer, verdict = _ask(name, address, options.timeout), "yes"
+            found += 1
+        except GroundStationError as error:
+            answer, verdict = " ".join(str(error).split()), "no"
+        _tell(f"{verdict:3}  {name:{width}}  {answer}")
+    return 0 if found else 1
+
+
+def _askers(address: str, driver: str | None) -> dict[str, DriverDescription]:
+    """The drivers that can be given such an address."""
+    drivers = described_drivers()
+    if driver is not None:
+        if driver not in drivers:
+            raise BadInput(f'there is no driver "{driver}"; known: {", ".join(sorted(drivers))}')
+        return {driver: drivers[driver]}
+    scheme = address.partition(":")[0]
+    taking = {name: found for name, found in drivers.items() if scheme in (*found.schemes, "wirelog")}
+    if not taking:
+        kinds = sorted({f"{scheme}:" for found in drivers.values() for scheme in found.schemes})
+        raise BadInput(f'no driver takes an address like "{address}"; they take {", ".join((*kinds, "wirelog:"))}')
+    return taking
+
+
+def _ask(name: str, address: str, timeout_s: float) -> str:
+    """Who answers. Raises what the driver raises."""
+    connect = load_driver("", InstrumentConfig(name, address)).connect
     try:
-        return driver.connect(address or entry.address, clock, entry.settings)
-    except WrongInstrument as error:
-        raise WrongInstrument(f"{name}: {error}") from error
-    except GroundStationError as error:
-        raise BadInput(f"{name}: {error}") from error
+        instrument = connect(address, SystemClock(), {"timeout_s": timeout_s})
+    except BadKey:  # it has no link of its own
+        instrument = connect(address, SystemClock(), {})
+    try:
+        if not hasattr(instrument, "identify"):  # a transmitter
+            return str(instrument.terms().transmitter)
+        identity: Identity = instrument.identify()
+    finally:
+        instrument.close()
+    more = [f"{what} {text}" for what, text in (("firmware", identity.firmware), ("serial", identity.serial)) if text]
+    return ", ".join([identity.model, *more])
 
 
-class Simulators:
-    """The simulated instruments of a station: one program each, one world behind them."""
-
-    def __init__(self, config: StationConfig, clock: Clock, directory: Path) -> None:
-        """`directory` gets the world's files and the programs' complaints."""
-        self._config, self._clock, self._directory = config, clock, directory
-        self._children: dict[str, Child] = {}
-        directory.mkdir(mode=0o700, exist_ok=True)
-        self._settings = directory / "world.json"
-        self._settings.write_text(json.dumps(asdict(config.simulation) if config.simulation else {}))
-        self._board = directory / "world.bin"
-        Blackboard.create(self._board)
-
-    def start(self, start_utc_ns: int, stop_utc_ns: int, epoch_utc_ns: int, recording: Path) -> None:
-        """Start all of them at once; the world's light exists from start to stop."""
-        scene = self._directory / "scene.json"
-        scene.write_text(json.dumps(_scene(self._config, start_utc_ns, stop_utc_ns, epoch_utc_ns)))
-        own = {
-            "tagger": ["--scene", str(scene), "--truth", str(recording)],
-            "transmitter": ["--epoch", utc_text(epoch_utc_ns, 0)],
-        }
-        for number, name in enumerate(DETECTORS.values()):
-            own[name] = ["--detector", str(number)]
-        for name, entry in self._config.instruments.items():
-            if entry.simulate:
-                self._children[name] = self._spawn(name, entry, own.get(name, []))
-
-    def addressed(self) -> dict[str, InstrumentConfig]:
-        """The station's instruments, each simulated one at the address where its simulator really is."""
-        return {name: self._addressed(name, entry) for name, entry in self._config.instruments.items()}
-
-    def end(self, name: str) -> None:
-        """End one simulator in good order."""
-        if name in self._children:
-            self._children.pop(name).end()
-
-    def end_all(self) -> None:
-        """End all of them, and the world with its secrets: from the seed the transmitter's states follow."""
-        for child in self._children.values():
-            child.ask_to_end()
-        for name in list(self._children):
-            self.end(name)
-        for name in ("world.json", "world.bin", "scene.json"):
-            (self._directory / name).unlink(missing_ok=True)
-
-    def _spawn(self, name: str, entry: InstrumentConfig, own: list[str]) -> Child:
-        module = f"drivers.simulators.{entry.driver}"
-        if importlib.util.find_spec(module) is None:
-            raise BadInput(f'[instruments.{name}] is simulated, but "{entry.driver}" has no simulator')
-        command = [sys.executable, "-m", module, "--clock", self._clock.text(), "--supervised"]
-        command += ["--settings", str(self._settings), "--world", str(self._board), *own]
-        if entry.address != "serial:any":
-            command += ["--address", entry.address]
-        return Child(f"simulator of {name}", command, self._directory / f"{name}.log")
-
-    def _addressed(self, name: str, entry: InstrumentConfig) -> InstrumentConfig:
-        if name not in self._children:
-            return entry
-        ready = self._children[name].wait_ready()
-        guard_address = str(ready.get("guard_address", ""))
-        return InstrumentConfig(entry.driver, str(ready["address"]), True, guard_address, entry.settings)
-
-
-def _scene(config: StationConfig, start_utc_ns: int, stop_utc_ns: int, epoch_utc_ns: int) -> dict[str, object]:
-    elements = config.elements()
-    return {
-        "start_utc": utc_text(start_utc_ns, 9),
-        "stop_utc": utc_text(stop_utc_ns, 9),
-        "epoch_utc": utc_text(epoch_utc_ns, 9),
-        "satellite": {"name": config.satellite.name, "tle": [elements.line1, elements.line2]},
-        "station": asdict(config.station),
-        "earth_orientation": asdict(config.earth_orientation),
-        "patterns": config.patterns(),
-    }
-
-
-def simulate_tagger(entry: InstrumentConfig, clock: Clock, programs: ExitStack) -> InstrumentConfig:
-    """Start a tagger's simulator without a pass, which ends with `programs`; the entry with its address."""
-    module = f"drivers.simulators.{entry.driver}"
-    if importlib.util.find_spec(module) is None:
-        raise BadInput(f'[instruments.tagger] is simulated, but "{entry.driver}" has no simulator')
-    log = Path(programs.enter_context(TemporaryDirectory())) / "simulator.log"
-    command = [sys.executable, "-m", module, "--clock", clock.text(), "--supervised", "--address", entry.address]
-    child = Child("simulator of tagger", command, log)
-    programs.callback(child.end)
-    return replace(entry, address=str(child.wait_ready()["address"]))
+def _tell(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()

@@ -12,9 +12,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from drivers.transport.addresses import after_scheme
 from groundstation.acquisition.space import bytes_needed, require_room
 from groundstation.cli.archiving import archive
-from groundstation.cli.instruments import DETECTORS, Simulators, connect
+from groundstation.cli.loading import DETECTORS, Simulators, connect
 from groundstation.cli.planning import PlannedPass, manifest_of, plan_pass
 from groundstation.cli.view import PassView, alarms_of
 from groundstation.clock import (
@@ -128,11 +129,12 @@ def space_needed(config: StationConfig, planned: PlannedPass) -> float:
 def check_guard(config: StationConfig) -> None:
     """The guard of a real mount must not depend on the link that it guards."""
     mount = config.instruments["mount"]
-    shared = mount.guard_address == mount.address and mount.address.startswith("serial:")
+    serial = mount.address.startswith("serial:")
+    shared = serial and after_scheme(mount.guard_address) == after_scheme(mount.address)
     if not mount.simulate and (shared or not mount.guard_address):
         raise BadInput(
             "[instruments.mount] has no second link for the guard, which stops the mount when this program dies; "
-            'connect its second port and set guard_address = "serial:PATH"'
+            'connect its second port and set guard_address = "serial://PATH"'
         )
 
 

@@ -6,6 +6,7 @@ pointing, which depends on how the station steered, enters from outside.
 """
 
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +20,8 @@ from groundstation.simulation.sky import PS_PER_S, SatelliteClock, Sky, SteadySk
 from groundstation.simulation.states import TransmitterStates
 
 BLOCK_NS = 50_000_000
+#: The tick of an S-Fifteen TDC2, 1/256 ns.
+TDC2_TICK_PS = Fraction(125, 32)
 _BLOCK_PS = BLOCK_NS * 1000
 #: Jitter moves events across a block's edge by less than this; they are held until the next block.
 _HOLD_PS = 1_000_000
@@ -35,7 +38,8 @@ Floats = NDArray[np.floating]
 
 
 class Truth(NamedTuple):
-    """What only the world knows of a block. `click_slot` is -1 for noise; no bit of any slot is in here."""
+    """What only the world knows of a block. `click_device_ps` is the tagger's reading, rounded down; `click_slot`
+    is -1 for noise; no bit of any slot is in here."""
 
     click_device_ps: Ints
     click_slot: Ints
@@ -47,7 +51,7 @@ class Truth(NamedTuple):
 
 
 class LightBlock(NamedTuple):
-    """Events in time order: `ticks` (n,) of 1/256 ns on the tagger's clock, `pattern` (n,) uint8 of inputs.
+    """Events in time order: `ticks` (n,) of the tagger's clock, `pattern` (n,) uint8 of inputs.
     No later event is older than `complete_ticks`."""
 
     ticks: Ints
@@ -79,10 +83,12 @@ class Light:
         patterns: Mapping[str, int],
         zero_utc_ns: int,
         epoch_utc_ns: int,
+        tick_ps: Fraction = TDC2_TICK_PS,
     ) -> None:
         """`sky` counts from the whole second `zero_utc_ns`; slots count from `epoch_utc_ns`; `patterns`: the
-        inputs to which H V D A sync pps are wired."""
+        inputs to which H V D A sync pps are wired; `tick_ps`: the tagger's resolution."""
         self._p = parameters
+        self._tick_ps = tick_ps
         self._sky = sky
         self._board = board
         self._zero_utc_ns = zero_utc_ns
@@ -259,7 +265,7 @@ class Light:
         click = np.flatnonzero(events.source < 4)
         sifted, errors = self._perfectly_sifted(events.arrival_ps[click], events.source[click])
         truth = Truth(
-            ticks[click] * 125 // 32,
+            ticks[click] * self._tick_ps.numerator // self._tick_ps.denominator,
             events.slot[click],
             self._zero_utc_ns + start_ps // 1000,
             int(click.size),
@@ -274,7 +280,12 @@ class Light:
         """The tagger's reading of these moments (n,)."""
         clocks = self._p.clocks
         device_ps = arrival_ps + np.rint(arrival_ps * clocks.tagger_frequency_offset).astype(np.int64)
-        return np.asarray((device_ps + round(clocks.tagger_start_s * PS_PER_S)) * 32 // 125, np.int64)
+        device_ps = device_ps + round(clocks.tagger_start_s * PS_PER_S)
+        return np.asarray(device_ps * self._tick_ps.denominator // self._tick_ps.numerator, np.int64)
+
+    def ticks_at(self, utc_ns: int) -> int:
+        """The tagger's reading at a moment."""
+        return int(self._ticks(np.array([(utc_ns - self._zero_utc_ns) * 1000]))[0])
 
     def _perfectly_sifted(self, arrival_ps: Ints, source: NDArray[np.int8]) -> tuple[int, int]:
         """Signal bits of same basis that a perfect clock would have gated, and how many of them are wrong."""

@@ -51,7 +51,9 @@ def test_identity_bias_threshold_temperature_and_counts() -> None:
         reply(b"-19.97\r\n"),
         Expect(b"settemp?\r\n"),
         reply(b"-20\r\n"),
-        Expect(b"time 100\r\ncounts?\r\n"),
+        Expect(b"time 100\r\ntime?\r\n"),
+        reply(b"100\r\n"),
+        Expect(b"counts?\r\n"),
         reply(b"4711\r\n"),
     ) as address:
         detector = connect(address, CLOCK, {})
@@ -109,7 +111,9 @@ def test_a_late_answer_is_not_taken_for_the_next_one() -> None:
     late = threading.Event()
     with scripted_pty(
         *IDENTIFY,
-        Expect(b"time 1\r\ncounts?\r\n"),
+        Expect(b"time 1\r\ntime?\r\n"),
+        reply(b"1\r\n"),
+        Expect(b"counts?\r\n"),
         Wait(late),
         Reply((b"999\r\n",)),
         Expect(b"*IDN?\r\n"),

@@ -38,9 +38,10 @@ def test_a_reply_in_pieces_is_read_as_one_on_a_serial_line() -> None:
         link.close()
 
 
-def test_two_glued_replies_are_told_apart() -> None:
+@pytest.mark.parametrize("spelling", ["serial:{}?baud=115200", "serial://{}?baud=115200", "serial://{}"])
+def test_two_glued_replies_are_told_apart(spelling: str) -> None:
     with scripted_pty(Expect(b"ab"), reply(b"one\r\ntwo\r\nrest")) as address:
-        link = open_link(f"{address}?baud=115200", timeout_s=2.0)
+        link = open_link(spelling.format(address.removeprefix("serial:")), timeout_s=2.0)
         link.write(b"ab")
         assert link.read_until(b"\r\n") == b"one\r\n"
         assert link.read_until(b"\r\n") == b"two\r\n"
@@ -80,6 +81,13 @@ def test_what_came_before_a_timeout_is_kept_until_it_is_flushed() -> None:
         link.close()
 
 
+def test_a_serial_line_is_asked_over_visa_too() -> None:
+    with scripted_pty(Expect(b"*IDN?\n"), reply(b"SIM", b"900\r\n", pause_s=0.02)) as address:
+        link = open_link(f"visa://ASRL{address.removeprefix('serial:')}::INSTR", timeout_s=2.0, baud=115200)
+        assert _ask(link, b"*IDN?\n") == b"SIM900\r\n"
+        link.close()
+
+
 def test_an_unplugged_serial_line_is_lost() -> None:
     with scripted_pty(Expect(b"?"), HangUp()) as address:
         link = open_link(address, timeout_s=2.0)
@@ -105,7 +113,7 @@ def test_what_arrived_before_the_far_end_closed_is_still_read() -> None:
 def test_a_refused_connection_and_a_missing_line_are_lost() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    for address in (f"tcp://127.0.0.1:{port}", "serial:/dev/no-such-line"):
+    for address in (f"tcp://127.0.0.1:{port}", "serial:/dev/no-such-line", "serial:///dev/no-such-line"):
         with pytest.raises(TransportLost, match="cannot be opened"):
             open_link(address, timeout_s=1.0)
 
@@ -113,7 +121,7 @@ def test_a_refused_connection_and_a_missing_line_are_lost() -> None:
 def test_visa_shows_a_refused_connection_at_the_first_question() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    link = open_link(f"visa:TCPIP0::127.0.0.1::{port}::SOCKET", timeout_s=0.2)  # "opens" a closed port
+    link = open_link(f"visa://TCPIP0::127.0.0.1::{port}::SOCKET", timeout_s=0.2)  # "opens" a closed port
     with pytest.raises((TransportLost, TransportTimeout)):
         _ask(link, b"*IDN?\n")
     link.close()
@@ -124,6 +132,10 @@ def test_visa_shows_a_refused_connection_at_the_first_question() -> None:
     [
         "",
         "serial:",
+        "serial://",
+        "visa://",
+        "wirelog://",
+        "http://h:1",
         "/dev/ttyUSB0",
         "tcp://host",
         "tcp://host:x",
@@ -133,7 +145,7 @@ def test_visa_shows_a_refused_connection_at_the_first_question() -> None:
     ],
 )
 def test_a_malformed_address_is_bad_input_that_shows_the_forms(address: str) -> None:
-    with pytest.raises(BadInput, match="serial:PATH"):
+    with pytest.raises(BadInput, match="serial://PATH"):
         open_link(address, timeout_s=1.0)
 
 
@@ -205,11 +217,19 @@ def test_the_wire_log_holds_every_byte_and_is_the_owners_alone(tmp_path: Path) -
         link.write(b"Kg")
         link.read(2)
         link.close()
-    entries = [json.loads(line) for line in log.read_text().splitlines()]
+    first, *entries = [json.loads(line) for line in log.read_text().splitlines()]
+    assert first["address"] == address
     assert b"".join(bytes.fromhex(e["hex"]) for e in entries if e["direction"] == "out") == b"Kg"
     assert b"".join(bytes.fromhex(e["hex"]) for e in entries if e["direction"] == "in") == b"g#"
     assert [e["t_monotonic_ns"] for e in entries] == sorted(e["t_monotonic_ns"] for e in entries)
     assert stat.S_IMODE(log.stat().st_mode) == 0o600
+
+
+def test_a_full_disk_ends_the_wire_log_and_not_the_link() -> None:
+    with serving(_answer_lines) as address:
+        link = open_link(address, timeout_s=5.0, log=Path("/dev/full"))
+        assert _ask(link, b"still there?\n") == b"still there?\n"
+        link.close()
 
 
 def test_a_wire_log_that_cannot_be_written_is_bad_input(tmp_path: Path) -> None:

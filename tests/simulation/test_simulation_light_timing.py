@@ -1,12 +1,14 @@
 """The stream that the tagger sees: beacon, 1PPS, order, blocks that need no predecessor, and the books."""
 
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
 from light_samples import (
     BLOCKS_PER_S,
     IDEAL,
+    PATTERNS,
     PPS,
     SYNC,
     TRUE_CLOCKS,
@@ -19,6 +21,7 @@ from light_samples import (
 
 from groundstation.clock import NS_PER_S
 from groundstation.simulation.blackboard import Blackboard
+from groundstation.simulation.light import TDC2_TICK_PS, Light
 from groundstation.simulation.parameters import WorldParameters
 from groundstation.simulation.sky import SteadySky
 
@@ -171,3 +174,21 @@ def test_truth_and_events_tell_of_the_same_clicks():
     phase_ps = seen.click_ps[photons] - FLIGHT_PS - seen.slot[photons] * 10_000
     assert np.abs(phase_ps).max() < 1_500
     assert [b.truth.utc_ns for b in seen.blocks] == [ZERO_UTC_NS + n * 50_000_000 for n in range(40)]
+
+
+@pytest.mark.parametrize("tick_ps", [Fraction(1), Fraction(2000)])
+def test_another_taggers_tick_gives_the_same_light_at_its_own_resolution(tick_ps):
+    """Truth has what that tagger's driver will say: the beginning of the tick, in whole picoseconds."""
+
+    def blocks(tick):
+        light = Light(IDEAL, SteadySky(), Blackboard.alone(0.0), PATTERNS, ZERO_UTC_NS, ZERO_UTC_NS, tick)
+        return [light.block(number) for number in range(3)]
+
+    fine, given = blocks(Fraction(1)), blocks(tick_ps)
+    for exact, block in zip(fine, given, strict=True):
+        step = int(tick_ps)
+        assert np.array_equal(np.unique(exact.ticks // step), block.ticks)
+        assert np.array_equal(exact.truth.click_device_ps // step * step, block.truth.click_device_ps)
+        assert block.complete_ticks == exact.complete_ticks // step
+    default = blocks(TDC2_TICK_PS)
+    assert np.array_equal(fine[1].truth.click_device_ps * 32 // 125 * 125 // 32, default[1].truth.click_device_ps)

@@ -78,7 +78,8 @@ def test_a_supervised_program_leaves_ctrl_c_to_its_parent(start):
     ("module", "arguments", "sentence"),
     [
         ("mount_nexstar", ["--clock", "noon"], 'clock "noon" is neither'),
-        ("mount_nexstar", ["--address", "tcp://127.0.0.1:0"], "serial:PATH"),
+        ("mount_nexstar", ["--address", "http:/x"], "serial://PATH"),
+        ("mount_nexstar", ["--address", "serial://"], "serial://PATH"),
         ("detector_spd", ["--detector", "4"], "it must be 0 to 3"),
         ("transmitter_sdp1", ["--address", "tcp://0.0.0.0:0"], "not on the loopback interface"),
         ("transmitter_sdp1", ["--epoch", "2016-12-19T16:49:00"], "names no time zone"),
@@ -130,8 +131,9 @@ def test_a_port_in_use_gives_one_sentence_and_exit_code_2():
     assert ended.stderr.count("\n") == 1
 
 
-def test_a_serial_line_can_be_given_a_name_that_goes_with_the_program(start, tmp_path):
-    program = start("mount_nexstar", "--address", f"serial:{tmp_path}/nexstar")
+@pytest.mark.parametrize("scheme", ["serial:", "serial://"])
+def test_a_serial_line_can_be_given_a_name_that_goes_with_the_program(start, tmp_path, scheme):
+    program = start("mount_nexstar", "--address", f"{scheme}{tmp_path}/nexstar")
     assert program.ready["address"] == f"serial:{tmp_path}/nexstar"
     assert program.ready["guard_address"] == f"serial:{tmp_path}/nexstar.guard"
     assert program.line("guard_address").ask(b"Kg", 2) == b"g#"
@@ -141,6 +143,27 @@ def test_a_serial_line_can_be_given_a_name_that_goes_with_the_program(start, tmp
     program.process.terminate()
     program.process.wait(timeout=5)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("place", [("--pty",), ("--pty", "--address", "tcp://127.0.0.1:0")])
+def test_a_pseudo_terminal_can_be_asked_for_whatever_the_address_says(start, place):
+    program = start("mount_nexstar", *place)
+    assert program.line().ask(b"Kx", 2) == b"x#"
+    assert program.line("guard_address").ask(b"Ky", 2) == b"y#"
+
+
+@pytest.mark.parametrize(
+    ("module", "request_bytes", "answer"),
+    [("mount_nexstar", b"Kx", b"x#"), ("detector_spd", b"*IDN?\n", b"S-Fifteen Instruments SPD simulated-H\r\n")],
+)
+def test_a_serial_instrument_is_served_behind_a_tcp_bridge_too(start, fast_clock, module, request_bytes, answer):
+    program = start(module, "--address", "tcp://127.0.0.1:0", "--clock", fast_clock(1))
+    for _ in range(2):
+        with program.connect() as client, program.connect() as other:
+            for line in (client, other):
+                line.sendall(request_bytes)
+                assert line.recv(100) == answer
+    assert program.ready.get("guard_address", program.ready["address"]) == program.ready["address"]
 
 
 def test_a_mute_instrument_falls_silent(start, fast_clock):

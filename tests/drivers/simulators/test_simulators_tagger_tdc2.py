@@ -1,5 +1,6 @@
 """The time tagger's simulator: the words of the a1 format, the events of the world, other people's parser."""
 
+import json
 import socket
 import subprocess
 import sys
@@ -104,4 +105,108 @@ def test_a_port_in_use_is_refused_in_one_sentence():
         )
     assert outcome.returncode == 2
     assert f"port {port}" in outcome.stderr
+    assert outcome.stderr.count("\n") == 1
+
+
+def read_until_s(connection: socket.socket, seconds: float) -> np.ndarray:
+    """Words of that many seconds of the tagger's time."""
+    data, words = b"", np.empty(0, np.uint64)
+    while (
+        len(words) < 2
+        or (int(words[-1] >> np.uint64(10)) - int(words[0] >> np.uint64(10))) % (1 << 54) < seconds * 256e9
+    ):
+        received = connection.recv(WORDS_PER_READ)
+        assert received, "the stream ended"
+        data += received
+        words = np.frombuffer(data[: len(data) // 8 * 8], "<u8")
+    return words
+
+
+def faulty(start, fast_clock, fault):
+    return start("tagger_tdc2", "--clock", fast_clock(20), "--faults", json.dumps({"special": [fault]})).connect()
+
+
+def test_the_counter_can_be_made_to_wrap_around_soon(start, fast_clock):
+    with faulty(start, fast_clock, "rollover") as connection:
+        ticks = (read_until_s(connection, 4.0) >> np.uint64(10)).astype(np.int64)
+    steps = np.diff(ticks)
+    assert np.flatnonzero(steps < 0).size == 1
+    assert (1 << 54) - ticks[0] == pytest.approx(3 * 256e9, rel=0.05)
+    assert np.all(steps % (1 << 54) < 1e9)
+
+
+def test_void_words_and_missing_dummies_can_be_had(start, fast_clock):
+    with faulty(start, fast_clock, "void_words") as connection:
+        words = read_words(connection, 20_000)
+    assert np.count_nonzero(words == 0) == pytest.approx(200, rel=0.1)
+    with faulty(start, fast_clock, "missing_dummies") as connection:
+        assert not np.any(read_words(connection, 20_000) & np.uint64(0x10))
+
+
+def test_a_slip_takes_two_bytes_out_of_the_stream(start, fast_clock):
+    with faulty(start, fast_clock, "slip") as connection:
+        words = read_words(connection, 40_000)
+    first_wrong = int(np.argmax(np.abs(np.diff((words >> np.uint64(10)).astype(np.int64))) > 1 << 40))
+    assert first_wrong > 0
+    rest = np.frombuffer(words.tobytes()[8 * first_wrong + 14 : -2], "<u8")[:1000]
+    assert np.all(np.diff((rest >> np.uint64(10)).astype(np.int64)) >= 0)
+
+
+def reader(*options):
+    """The simulator in place of `readevents7`."""
+    return [sys.executable, "-m", "drivers.simulators.tagger_tdc2", "--reader", *options]
+
+
+def test_as_the_reader_program_it_writes_the_stream_to_stdout():
+    outcome = subprocess.run(
+        reader("-a", "1", "-t", "768,768,768,768", "-b", "0,0,0", "-c", "3", "-q", "5000", "-A"),
+        capture_output=True,
+        timeout=30,
+    )
+    assert (outcome.returncode, outcome.stderr) == (0, b"")
+    words = np.frombuffer(outcome.stdout, "<u8")
+    assert len(words) == 5000
+    now = time.time_ns() * 256 % (1 << 54)  # -A: Unix time modulo 2^54, in 1/256 ns
+    assert (now - int(words[-1] >> np.uint64(10))) % (1 << 54) < 20 * 256e9
+
+
+def test_a_skew_shifts_the_events_of_one_input_only():
+    settings = ("--clock", f"1482166140000000000:{time.monotonic_ns()}:1.0")
+    skewed = np.frombuffer(
+        subprocess.run(
+            reader("-a", "1", "-D", "-256,0,0,0", "-q", "4000", *settings), capture_output=True, timeout=30
+        ).stdout,
+        "<u8",
+    )
+    ticks, pattern = (skewed >> np.uint64(10)).astype(np.int64), skewed & np.uint64(0xF)
+    assert len(ticks) == 4000
+    # 1 ns earlier, but still in the place of the original: now and then the times go back, and only before input 1.
+    back = np.flatnonzero(np.diff(ticks) < 0) + 1
+    assert np.all(pattern[back] == 1)
+    assert ticks[0] < 0.1 * 256e9, "the reader program resets the counter"
+
+
+def test_the_reader_program_ends_when_nobody_reads():
+    process = subprocess.Popen(reader("-a", "1"), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert len(process.stdout.read(800)) == 800
+    process.stdout.close()
+    assert process.wait(timeout=10) == 0
+    assert process.stderr.read() == b""
+    process.stderr.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (("-a", "0"), "-a 1 only"),
+        (("-a", "1", "-t", "5000"), "Threshold parameter out of range"),
+        (("-a", "1", "-t", "1,2"), "Threshold parameter out of range"),
+        (("-a", "1", "-c", "32"), "Coincidence value out of range"),
+        (("-a", "1", "-D", "1,2"), "wrong skew format"),
+    ],
+)
+def test_the_reader_programs_options_are_checked(options, complaint):
+    outcome = subprocess.run(reader(*options), capture_output=True, text=True, timeout=30)
+    assert outcome.returncode != 0
+    assert complaint in outcome.stderr
     assert outcome.stderr.count("\n") == 1

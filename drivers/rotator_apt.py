@@ -1,0 +1,410 @@
+"""Thorlabs rotation stage (K10CR1; PRM1Z8 on a KDC101 or TDC001) by the APT binary protocol, 115200 baud.
+
+A message is a header of six bytes, `id p1 p2 dest source` or, with the top bit of dest set, `id length dest source`
+and so many bytes of data; all little-endian. There is no checksum and no start mark. The device also sends messages
+unasked (move completed, homed, stopped), which are counted and skipped. Sources: Thorlabs APT protocol, issue 25;
+pyLabLib `Thorlabs/kinesis.py`; thorlabs-apt-protocol 29.0.0 `functions.py`, `parsing.py`.
+"""
+
+import math
+import struct
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import NamedTuple, NoReturn
+
+from drivers.settings import LinkSettings, parse_settings, require_positive
+from drivers.transport import Link, open_link
+from groundstation.clock import NS_PER_S, Clock, monotonic_s, sleep_wall_s
+from groundstation.errors import BadInput, InstrumentFault, TransportTimeout, WireError, WrongInstrument
+from groundstation.instruments import DriverDescription, Identity, Rotator, Settings
+
+DRIVER = DriverDescription(
+    instrument="Thorlabs rotation stage (K10CR1, PRM1Z8 on KDC101 or TDC001), APT protocol",
+    capability="rotator",
+    schemes=("serial", "tcp"),
+    documentation="Thorlabs' APT protocol document as pyLabLib and thorlabs-apt-protocol implement it. Not done: the "
+    "toggle of RTS that pyLabLib opens with, for the transport leaves modem lines alone (use a TCP bridge that toggles "
+    "if a stage stays silent); rack systems; the polarisation controller MPC320",
+    tested_with="our simulator; its messages are those of the codec thorlabs-apt-protocol 29.0.0",
+)
+
+# --- Protocol: bytes to meaning and back, no I/O ---------------------------------------------------------
+
+HOST, DEVICE, CHANNEL = 0x01, 0x50, 1
+STOP_UPDATES, ASK_INFO, INFO = 0x0012, 0x0005, 0x0006
+HOME, HOMED, MOVE_TO, MOVED, STOP, STOPPED = 0x0443, 0x0444, 0x0453, 0x0464, 0x0465, 0x0466
+ASK_STEPPER_STATUS, STEPPER_STATUS, ASK_SERVO_STATUS, SERVO_STATUS = 0x0480, 0x0481, 0x0490, 0x0491
+COMPLAINT, RICH_COMPLAINT = 0x0080, 0x0081
+_DATA_BYTES: Mapping[int, int] = MappingProxyType({INFO: 84, STEPPER_STATUS: 14, SERVO_STATUS: 14, RICH_COMPLAINT: 68})
+_LONGEST_DATA = 512  # no message of the document is longer
+_HEADER_BYTES = 6
+
+COUNTS_PER_DEG: Mapping[str, float] = MappingProxyType({"K10CR1": 409600 / 3, "PRM1Z8": 1919.6418578623391})
+"""Counts of the position per degree: pyLabLib `_get_step_scale`, the latter "what it says in the manual"."""
+_STEPPERS, _SERVOS = ("K10CR1",), ("KDC101", "TDC001")
+_PRM1Z8 = 6  # number of the stage that a servo controller says is connected: pyLabLib `_autodetect_stage`
+
+_MOVING, _HOMING, _IS_HOMED = 0x200000F0, 0x200, 0x400
+_TROUBLES: Mapping[int, str] = MappingProxyType(
+    {
+        0x4000: "excessive position error",
+        0x10000: "interlock open",
+        0x20000: "too hot",
+        0x40000: "supply voltage too low",
+        0x1000000: "motor current limit",
+        0x2000000: "encoder fault",
+        0x4000000: "motor current too high",
+        0x8000000: "supply current too high",
+        0x40000000: "error",
+    }
+)
+
+
+class Message(NamedTuple):
+    """One message of the device."""
+
+    number: int
+    parameters: bytes
+    data: bytes
+
+
+class StageInfo(NamedTuple):
+    """What the device says of itself; `stage` is the number of what hangs on a servo controller."""
+
+    model: str
+    serial: int
+    firmware: str
+    stage: int
+
+
+class StageStatus(NamedTuple):
+    """Where the stage is and the bits of its state."""
+
+    position: int
+    bits: int
+
+
+def short_message(number: int, first: int = 0, second: int = 0) -> bytes:
+    """A message to the device that is a header alone."""
+    return struct.pack("<HBBBB", number, first, second, DEVICE, HOST)
+
+
+def long_message(number: int, data: bytes) -> bytes:
+    """A message to the device with data."""
+    return struct.pack("<HHBB", number, len(data), DEVICE | 0x80, HOST) + data
+
+
+def move_request(position: int) -> bytes:
+    """Move to a position in counts."""
+    return long_message(MOVE_TO, struct.pack("<Hl", CHANNEL, position))
+
+
+def split_message(received: bytes) -> tuple[Message | None, bytes]:
+    """The first message and what follows it; None while it is not complete. Raises WireError on what is none."""
+    if len(received) < _HEADER_BYTES:
+        return None, received
+    number, length, destination, source = struct.unpack_from("<HHBB", received)
+    long = destination == HOST | 0x80
+    if (destination & 0x7F) != HOST or source != DEVICE or (long and length > _LONGEST_DATA):
+        raise WireError(f"the stage sent {received[:_HEADER_BYTES].hex(' ')}, which is no header of a message to us")
+    end = _HEADER_BYTES + (length if long else 0)
+    if number in _DATA_BYTES and end - _HEADER_BYTES != _DATA_BYTES[number]:
+        raise WireError(f"message {number:#06x} has {end - _HEADER_BYTES} bytes of data, not {_DATA_BYTES[number]}")
+    if len(received) < end:
+        return None, received
+    return Message(number, received[2:4] if not long else b"", received[_HEADER_BYTES:end]), received[end:]
+
+
+def parse_info(data: bytes) -> StageInfo:
+    """The 84 bytes of data of hw_get_info. Raises WireError."""
+    if len(data) != _DATA_BYTES[INFO]:
+        raise WireError(f"the stage's description has {len(data)} bytes, not {_DATA_BYTES[INFO]}")
+    serial, model = struct.unpack_from("<I8s", data)
+    try:
+        name = model.partition(b"\0")[0].decode("ascii").strip()
+    except UnicodeDecodeError as error:
+        raise WireError(f"the stage calls itself {model!r}, which is no name") from error
+    return StageInfo(name, serial, ".".join(map(str, data[16:13:-1])), struct.unpack_from("<H", data, 76)[0])
+
+
+def parse_status(data: bytes) -> StageStatus:
+    """The 14 bytes of data of either status message. Raises WireError."""
+    if len(data) != _DATA_BYTES[STEPPER_STATUS]:
+        raise WireError(f"the stage's status has {len(data)} bytes, not {_DATA_BYTES[STEPPER_STATUS]}")
+    channel, position = struct.unpack_from("<Hl", data)
+    if channel != CHANNEL:
+        raise WireError(f"the stage's status is that of channel {channel}, not of channel {CHANNEL}")
+    return StageStatus(position, struct.unpack_from("<L", data, 10)[0])
+
+
+def troubles(bits: int) -> str:
+    """What the bits complain of, "" when nothing."""
+    return ", ".join(text for bit, text in _TROUBLES.items() if bits & bit)
+
+
+# --- Driver ----------------------------------------------------------------------------------------------
+
+_BAUD = 115200
+_WRITE_GAP_S = 0.003  # pyLabLib; wall time
+_TAIL_S = 0.004  # a byte too many follows within this
+_QUIET_S = 0.05
+_POLL_S = 0.02
+_BEGINS_WITHIN_S = 2.0  # world time in which a motion must show
+_STOPS_WITHIN_S = 5.0
+
+
+@dataclass(frozen=True)
+class AptSettings(LinkSettings):
+    """`stage`: "K10CR1" or "PRM1Z8", for a controller that does not say what hangs on it, or `counts_per_deg` for any
+    other. `require_home`: refuse to turn to an angle before the reference mark was found. `tolerance_deg`: at the
+    angle when so close."""
+
+    timeout_s: float = 2.0
+    stage: str | None = None
+    counts_per_deg: float | None = None
+    require_home: bool = True
+    tolerance_deg: float = 0.01
+
+
+class AptRotator:
+    """A rotation stage: a `Rotator`. All calls may raise TransportTimeout, TransportLost and WireError.
+
+    A call on a lost link first tries to make it again, once; a motion is not commanded again. Angles count from the
+    reference mark and are not wrapped.
+    """
+
+    def __init__(self, link: Link, clock: Clock, settings: AptSettings) -> None:
+        self._link, self._clock, self._settings = link, clock, settings
+        self._info: StageInfo | None = None
+        self._counts_per_deg = settings.counts_per_deg or 1.0
+        self._target: int | None = None
+        self._written_s = 0.0
+        self._homed_seen = False
+        self.skipped: dict[int, int] = {}
+        """How often each message came unasked."""
+
+    def identify(self) -> Identity:
+        """Raises WrongInstrument when it is no stage whose counts per degree are known."""
+        with self._link.exchange():
+            info = self._resynchronise()
+            self._counts_per_deg = self._scale(info)
+            self._info = info
+        return Identity(f"Thorlabs {info.model}", firmware=info.firmware, serial=str(info.serial))
+
+    def angle_deg(self) -> float:
+        return self._status().position / self._counts_per_deg
+
+    def angle_error_deg(self) -> float | None:
+        """How far the stage is from where it was last told to go; None when it was not told to go anywhere."""
+        target, position = self._target, self._status().position
+        return None if target is None else (position - target) / self._counts_per_deg
+
+    def go_to(self, angle_deg: float) -> None:
+        """Raises BadInput for an angle that the counter cannot hold, InstrumentFault when it does not begin to turn."""
+        counts = round(angle_deg * self._counts_per_deg) if math.isfinite(angle_deg) else 1 << 31
+        if not -(1 << 31) <= counts < 1 << 31:
+            limit_deg = ((1 << 31) - 1) / self._counts_per_deg
+            raise BadInput(f"the stage cannot turn to {angle_deg} deg; give an angle of at most {limit_deg:.0f} deg")
+        with self._link.exchange():
+            if self._settings.require_home and not self._status().bits & _IS_HOMED:
+                raise InstrumentFault(f"the stage at {self._link.address} does not know its zero; home it first")
+            self._write(move_request(counts))
+            self._target = counts
+            near = abs(self._settings.tolerance_deg * self._counts_per_deg) + 1
+            self._wait_for(lambda status: self._turns(status) or abs(status.position - counts) <= near, "turn")
+
+    def is_moving(self) -> bool:
+        """Also while it looks for its reference mark. Raises InstrumentFault when the stage is in trouble."""
+        status = self._status()
+        if found := troubles(status.bits):
+            raise InstrumentFault(f"the stage at {self._link.address} reports: {found}; look at it before it is used")
+        return self._turns(status)
+
+    def home(self) -> None:
+        """Raises InstrumentFault when it does not begin."""
+        with self._link.exchange():
+            self._get_ready()
+            self._homed_seen, self._target = False, None
+            self._write(short_message(HOME, CHANNEL))
+            self._wait_for(lambda status: self._turns(status) or self._homed_seen, "home")
+
+    def stop(self) -> None:
+        """Slow down and stand still. Raises InstrumentFault when it still turns 5 s (world time) later."""
+        with self._link.exchange():
+            self._get_ready()
+            self._target = None
+            self._write(short_message(STOP, CHANNEL, 2))
+            self._wait_for(lambda status: not self._turns(status), "stop", _STOPS_WITHIN_S)
+
+    def close(self) -> None:
+        """Give the link back; commands nothing."""
+        self._link.close()
+
+    def _scale(self, info: StageInfo) -> float:
+        if self._settings.counts_per_deg is not None:
+            return self._settings.counts_per_deg
+        stage = self._settings.stage
+        if stage is None:
+            servo = info.model.startswith(_SERVOS) and info.stage == _PRM1Z8
+            stage = "PRM1Z8" if servo else next((name for name in COUNTS_PER_DEG if info.model.startswith(name)), "")
+        if stage not in COUNTS_PER_DEG:
+            raise WrongInstrument(
+                f"{self._link.address} is a {info.model!r} with stage {info.stage}, expected a K10CR1 or a PRM1Z8; "
+                'check the address, or set "stage" or "counts_per_deg"'
+            )
+        return COUNTS_PER_DEG[stage]
+
+    def _status(self) -> StageStatus:
+        """Asked once more, in step again, when that failed."""
+        with self._link.exchange():
+            try:
+                return self._ask_status()
+            except (TransportTimeout, WireError):
+                self._link.mark_in_step(False)
+            return self._ask_status()
+
+    def _ask_status(self) -> StageStatus:
+        self._get_ready()
+        stepper = self._info is None or not self._info.model.startswith(_SERVOS)
+        question, answer = (ASK_STEPPER_STATUS, STEPPER_STATUS) if stepper else (ASK_SERVO_STATUS, SERVO_STATUS)
+        return parse_status(self._ask(short_message(question, CHANNEL), answer))
+
+    def _turns(self, status: StageStatus) -> bool:
+        return bool(status.bits & (_MOVING | _HOMING))
+
+    def _wait_for(self, done: Callable[[StageStatus], bool], what: str, within_s: float = _BEGINS_WITHIN_S) -> None:
+        """Until the status shows it: world time, but not less than some exchanges."""
+        deadline_ns = self._clock.utc_ns() + round(within_s * NS_PER_S)
+        for attempt in range(1 << 30):
+            status = self._status()
+            if done(status):
+                return
+            if self._clock.utc_ns() > deadline_ns and attempt >= 3:
+                found = troubles(status.bits) or "it reports no trouble"
+                raise InstrumentFault(
+                    f"the stage at {self._link.address} does not {what} within {within_s:g} s: {found}"
+                )
+            sleep_wall_s(_POLL_S)
+
+    def _write(self, message: bytes) -> None:
+        sleep_wall_s(self._written_s + _WRITE_GAP_S - monotonic_s())
+        self._link.write(message)
+        self._written_s = monotonic_s()
+
+    def _ask(self, question: bytes, answer: int) -> bytes:
+        """The data of the answer. What is there already was not asked for."""
+        try:
+            messages, _ = self._messages_in(self._link.read_available(0.0))
+            self._pick(messages, -1)
+            self._write(question)
+            deadline, rest, found = monotonic_s() + self._link.timeout_s, b"", None
+            while found is None:
+                came = self._link.read_available(max(0.0, deadline - monotonic_s()))
+                if not came and monotonic_s() >= deadline:
+                    self._time_out(rest)
+                messages, rest = self._messages_in(rest + came)
+                found = self._pick(messages, answer)
+            if rest or (rest := self._link.read_available(_TAIL_S)):
+                self._check_tail(rest)
+        except WireError:
+            self._link.mark_in_step(False)
+            raise
+        return found.data
+
+    def _time_out(self, rest: bytes) -> NoReturn:
+        self._link.mark_silent()
+        raise TransportTimeout(
+            f"{self._link.address} did not answer in time ({len(rest)} bytes of a message came); check that the stage "
+            "is on and the address right"
+        )
+
+    def _pick(self, messages: list[Message], answer: int) -> Message | None:
+        found = None
+        for message in messages:
+            if message.number == answer and found is None:
+                found = message
+            else:
+                self._skip(message)
+        return found
+
+    def _check_tail(self, rest: bytes) -> None:
+        """WireError unless whole messages follow: a byte too many would mean that one was doubled in the answer."""
+        while True:
+            messages, rest = self._messages_in(rest)
+            for message in messages:
+                self._skip(message)
+            if not rest:
+                return
+            more = self._link.read_available(_QUIET_S)
+            if not more:
+                raise WireError(
+                    f"the stage's answer is {len(rest)} bytes too long ({rest[:20].hex(' ')}); check the cable"
+                )
+            rest += more
+
+    def _messages_in(self, received: bytes) -> tuple[list[Message], bytes]:
+        messages: list[Message] = []
+        while True:
+            message, received = split_message(received)
+            if message is None:
+                return messages, received
+            messages.append(message)
+
+    def _skip(self, message: Message) -> None:
+        self.skipped[message.number] = self.skipped.get(message.number, 0) + 1
+        self._homed_seen |= message.number == HOMED
+        if message.number in (COMPLAINT, RICH_COMPLAINT):
+            text = message.data[4:].partition(b"\0")[0].decode("ascii", "replace") or "no reason given"
+            raise InstrumentFault(f"the stage at {self._link.address} complains: {text}")
+
+    def _get_ready(self) -> None:
+        """A link on which the next message of the right kind answers the next question."""
+        if self._link.lost:
+            self._link.reconnect(self.identify)
+        if not self._link.in_step:
+            self._resynchronise()
+
+    def _resynchronise(self) -> StageInfo:
+        """Silence its updates, wait for silence, and ask who it is. Raises WrongInstrument when it is another one."""
+        deadline = monotonic_s() + self._link.timeout_s
+        self._link.flush_input()
+        self._write(short_message(STOP_UPDATES))
+        while True:
+            while self._link.read_available(_QUIET_S):
+                if monotonic_s() > deadline:
+                    raise WireError(f"{self._link.address} does not stop sending; check that it is a rotation stage")
+            try:
+                info = parse_info(self._ask(short_message(ASK_INFO), INFO))
+                break
+            except WireError as error:
+                if monotonic_s() > deadline:
+                    raise WrongInstrument(f"{self._link.address} does not answer as a stage: {error}") from error
+        known = self._info or info
+        if (info.model, info.serial) != (known.model, known.serial):
+            raise WrongInstrument(
+                f"{self._link.address} now answers as {info.model} {info.serial}, it was {known.model} {known.serial}; "
+                "check the plugs"
+            )
+        self._link.mark_in_step()
+        return info
+
+
+def connect(address: str, clock: Clock, settings: Settings) -> Rotator:
+    """Connect and identify the stage; `clock` is the world time in which it turns."""
+    driver = "rotator_apt"
+    chosen = parse_settings(AptSettings, settings, driver)
+    for key in ("timeout_s", "tolerance_deg", *(["counts_per_deg"] if chosen.counts_per_deg is not None else [])):
+        require_positive(getattr(chosen, key), key, driver)
+    if chosen.stage is not None and chosen.stage not in COUNTS_PER_DEG:
+        raise BadInput(
+            f'setting "stage" of driver {driver} is "{chosen.stage}"; it must be one of {list(COUNTS_PER_DEG)}'
+        )
+    link = open_link(address, timeout_s=chosen.timeout_s, baud=_BAUD, log=chosen.log)
+    rotator = AptRotator(link, clock, chosen)
+    try:
+        rotator.identify()
+    except BaseException:
+        rotator.close()
+        raise
+    return rotator

@@ -1,0 +1,222 @@
+"""The dialect that most laboratory instruments share: lines ended by LF, an error queue, `*IDN?`, binary blocks.
+
+Sources: IEEE 488.2-1992 (*IDN?, *CLS, definite length blocks) and SCPI-99 volume 2, 21.8 (SYSTem:ERRor).
+"""
+
+import math
+import re
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import NamedTuple, TypeVar
+
+from drivers.transport import Link
+from groundstation.clock import monotonic_s
+from groundstation.errors import InstrumentFault, TransportTimeout, WireError, WrongInstrument
+from groundstation.instruments import Identity
+
+T = TypeVar("T")
+
+# --- Protocol: bytes to meaning and back, no I/O ---------------------------------------------------------
+
+END = b"\n"
+LONGEST_BLOCK_BYTES = 8 << 20
+_NUMBER = re.compile(rb"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
+
+
+class ScpiError(NamedTuple):
+    """One entry of the error queue; code 0 means that the queue is empty."""
+
+    code: int
+    text: str
+
+
+def parse_identity(line: bytes) -> Identity:
+    """The answer to *IDN?, `maker,model,serial,firmware`. Raises WireError."""
+    fields = [field.strip() for field in _text(line).split(",", 3)]
+    if len(fields) != 4 or not fields[0] or not fields[1]:
+        raise WireError(f"the answer to *IDN? is {line[:80]!r}, expected maker,model,serial,firmware")
+    return Identity(f"{fields[0]} {fields[1]}", firmware=fields[3], serial=fields[2])
+
+
+def parse_error(line: bytes) -> ScpiError:
+    """The answer to SYST:ERR?, `-113,"Undefined header"`. Raises WireError."""
+    found = re.fullmatch(r'\s*([+-]?\d{1,6})\s*,\s*"(.*)"\s*', _text(line), re.ASCII)
+    if not found:
+        raise WireError(f'the answer to SYST:ERR? is {line[:80]!r}, expected a number and a text, like 0,"No error"')
+    return ScpiError(int(found[1]), found[2])
+
+
+def parse_number(line: bytes) -> float:
+    """A finite decimal number on a line of its own. Raises WireError."""
+    value = float(line) if _NUMBER.fullmatch(line := line.strip()) else math.nan
+    if not math.isfinite(value):
+        raise WireError(f"the instrument answered {line[:80]!r} where a number was expected; check the cable")
+    return value
+
+
+def parse_integer(line: bytes) -> int:
+    """A whole number on a line of its own, `+1` or `1.0` too. Raises WireError."""
+    value = parse_number(line)
+    if value != int(value):
+        raise WireError(f"the instrument answered {line[:80]!r} where a whole number was expected")
+    return int(value)
+
+
+def parse_switch(line: bytes) -> bool:
+    """`1`, `0`, `ON` or `OFF`. Raises WireError."""
+    states = {b"1": True, b"ON": True, b"0": False, b"OFF": False}
+    if (word := line.strip().upper()) not in states:
+        raise WireError(f"the instrument answered {line[:80]!r} where 1 or 0 was expected")
+    return states[word]
+
+
+def parse_block(data: bytes) -> bytes:
+    """The content of a definite length block `#3005HELLO`, all of which is in `data`. Raises WireError."""
+    if re.fullmatch(rb"#[1-9]", data[:2]):
+        start = 2 + int(data[1:2])
+        length = data[2:start]
+        if len(length) == start - 2 and re.fullmatch(rb"\d+", length) and len(data) == start + int(length):
+            return data[start:]
+    raise WireError(f"the instrument sent {data[:40]!r} ({len(data)} bytes), which is no block of the length it says")
+
+
+def number_text(value: float) -> str:
+    """At most six decimals and never an exponent, which some instruments do not take."""
+    text = f"{value:.6f}".rstrip("0").rstrip(".")
+    return "0" if text == "-0" else text
+
+
+def _text(line: bytes) -> str:
+    return line.decode("ascii", "replace").strip()
+
+
+# --- Exchange over a link --------------------------------------------------------------------------------
+
+_QUIET_S = 0.05  # wall time without a byte after which no late answer is expected
+_LONGEST_QUEUE = 64  # entries; IEEE 488.2 leaves the length to the instrument, all known ones hold fewer
+
+
+class ScpiLink:
+    """Questions and commands to one instrument, in step and with its error queue.
+
+    All calls may raise TransportTimeout, TransportLost and WireError. A call on a lost link first tries to make it
+    again, once, and proves that the same instrument answers.
+    """
+
+    def __init__(self, link: Link, accept: Callable[[Identity], None]) -> None:
+        """`accept` raises WrongInstrument for an identity that the driver is not for."""
+        self._link, self._accept = link, accept
+        self._identity: Identity | None = None
+
+    @property
+    def address(self) -> str:
+        return self._link.address
+
+    def identify(self) -> Identity:
+        """Raises WrongInstrument when something else answers, TransportTimeout when nothing does."""
+        try:
+            found = self.ask("*IDN?", parse_identity)
+        except WireError as error:
+            raise WrongInstrument(f"{self.address} does not say who it is: {error}; check the address") from error
+        self._accept(found)
+        self._identity = self._identity or found
+        if (found.model, found.serial) != (self._identity.model, self._identity.serial):
+            raise WrongInstrument(
+                f"{self.address} now answers as {found.model} {found.serial}, it was {self._identity.model} "
+                f"{self._identity.serial}; check the plugs"
+            )
+        return found
+
+    def exchange(self) -> AbstractContextManager[object]:
+        """Hold the link for several questions; re-entrant."""
+        return self._link.exchange()
+
+    def ask(self, question: str, parse: Callable[[bytes], T], attempts: int = 2, timeout_s: float | None = None) -> T:
+        """One question, one line; asked once more, in step again, when that failed."""
+        with self._link.exchange():
+            self._get_ready()
+            self._link.flush_input()
+            try:
+                self._link.write(question.encode("ascii") + END)
+                return parse(self._link.read_until(END, timeout_s)[: -len(END)])
+            except (TransportTimeout, WireError):
+                self._link.mark_in_step(False)
+                if attempts <= 1:
+                    raise
+            return self.ask(question, parse, attempts - 1, timeout_s)
+
+    def ask_twice(self, question: str, parse: Callable[[bytes], T]) -> T:
+        """The same, until two answers agree: the wire has no checksum. For what does not change by itself."""
+        with self._link.exchange():
+            answers = [self.ask(question, parse)]
+            for _ in range(2):
+                answers.append(self.ask(question, parse))
+                if answers[-1] == answers[-2]:
+                    return answers[-1]
+        raise WireError(f"{self.address} answers {question} with {answers}, never twice the same; check the cable")
+
+    def command(self, *commands: str) -> None:
+        """Send commands, then empty the error queue. Raises InstrumentFault that holds all its entries."""
+        with self._link.exchange():
+            self._get_ready()
+            self._link.write(b"".join(command.encode("ascii") + END for command in commands))
+            if errors := self.errors():
+                found = "; ".join(f'{error.code},"{error.text}"' for error in errors)
+                raise InstrumentFault(f"{self.address} refused {'; '.join(commands)}: {found}")
+
+    def errors(self) -> list[ScpiError]:
+        """Empty the error queue. An entry that is lost on the way is lost, so this is never asked again by itself."""
+        errors: list[ScpiError] = []
+        with self._link.exchange():
+            while (error := self.ask("SYST:ERR?", parse_error, attempts=1)).code != 0:
+                errors.append(error)
+                if len(errors) > _LONGEST_QUEUE:
+                    raise WireError(f"{self.address} has no end of errors, the last is {error.code},{error.text}")
+        return errors
+
+    def close(self) -> None:
+        """Idempotent; changes nothing."""
+        self._link.close()
+
+    def _get_ready(self) -> None:
+        """A link on which the next line answers the next question."""
+        if self._link.lost:
+            self._link.reconnect(self.identify)
+        if not self._link.in_step:
+            self._resynchronise()
+
+    def _resynchronise(self) -> None:
+        """Clear it and ask who it is; skip late answers until that one comes and silence follows."""
+        deadline = monotonic_s() + self._link.timeout_s
+        self._link.flush_input()
+        self._link.write(b"*CLS\n*IDN?\n")
+        line, known = b"", False
+        while not known:
+            try:
+                line = self._link.read_until(END, max(0.0, deadline - monotonic_s()))
+            except TransportTimeout as error:
+                if not line:
+                    raise
+                raise WireError(f"{self.address} answers {line[:80]!r} to *IDN?") from error
+            known = self._is_identity(line)
+        while self._link.read_available(_QUIET_S):
+            if monotonic_s() > deadline:
+                raise WireError(f"{self.address} does not stop sending; check that the right instrument is there")
+        self._link.mark_in_step()
+
+    def _is_identity(self, line: bytes) -> bool:
+        try:
+            found = parse_identity(line)
+        except WireError:
+            return False
+        return self._identity is None or found == self._identity
+
+
+def read_block(link: Link, timeout_s: float | None = None) -> bytes:
+    """Read the content of a definite length block; what ends the message stays. Raises WireError."""
+    head = link.read(2, timeout_s)
+    digits = link.read(int(head[1:]), timeout_s) if re.fullmatch(rb"#[1-9]", head) else b""
+    if not re.fullmatch(rb"\d+", digits) or int(digits) > LONGEST_BLOCK_BYTES:
+        link.mark_in_step(False)
+        raise WireError(f"{link.address} sent {(head + digits)!r} where a binary block was expected")
+    return link.read(int(digits), timeout_s)

@@ -1,0 +1,367 @@
+"""SRS SIM928 isolated voltage sources in a SIM900 mainframe, on its serial line or behind a bridge.
+
+The mainframe passes commands on (`SNDT 3,"VOLT?"`) and hands out what a module has answered so far (`GETN? 3,128`) as
+a block `#3007+1.234\\n`; the block ends with the module's own line end, so one more follows. The output's number is
+the slot. Sources: QCoDeS contrib `StanfordResearchSystems/SIM928.py`; SIM928 manual p. 2-2 (commands), 2-16 (TERM).
+"""
+
+import contextlib
+import math
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from drivers.scpi import parse_identity, parse_integer, parse_number, parse_switch, read_block
+from drivers.settings import LinkSettings, parse_settings, require_positive
+from drivers.transport import Link, open_link
+from groundstation.clock import NS_PER_S, Clock, monotonic_s
+from groundstation.errors import (
+    BadInput,
+    GroundStationError,
+    InstrumentFault,
+    TransportTimeout,
+    WireError,
+    WrongInstrument,
+)
+from groundstation.instruments import DriverDescription, Identity, Settings, Supply
+
+T = TypeVar("T")
+
+DRIVER = DriverDescription(
+    instrument="SRS SIM928 in a SIM900",
+    capability="supply",
+    schemes=("serial", "visa", "tcp"),
+    documentation=(
+        "QCoDeS driver and the manual's command index. The source measures neither voltage nor current: VOLT? is what "
+        "was set, and a latched nanowire behind it shows only in its counts (drivers.latching) or on a voltmeter. The "
+        "format of BATS? is not at hand; the battery shows in OVSR? only"
+    ),
+)
+
+# --- Protocol: bytes to meaning and back, no I/O ---------------------------------------------------------
+
+RANGE_V = 20.0
+RESOLUTION_V = 0.001
+_EXECUTION = {1: "illegal value", 2: "wrong token", 3: "invalid bit"}
+_COMMAND = {
+    1: "illegal command",
+    2: "undefined command",
+    3: "illegal query",
+    4: "illegal set",
+    5: "missing parameter",
+    6: "extra parameter",
+    7: "null parameter",
+    8: "parameter buffer overflow",
+    9: "bad floating-point number",
+    10: "bad integer",
+    11: "bad integer token",
+    12: "bad token value",
+    13: "bad hex block",
+    14: "unknown token",
+}
+_OVERLOADS = ("current overload", "voltage overload", "battery switched", "battery fault")  # bits 0 to 3 of OVSR?
+
+
+def to_module(slot: int, command: str) -> bytes:
+    """`SNDT 3,"VOLT?"` with its end."""
+    return f'SNDT {slot},"{command}"\n'.encode("ascii")
+
+
+def fetch(slot: int) -> bytes:
+    """`GETN? 3,128` with its end."""
+    return f"GETN? {slot},128\n".encode("ascii")
+
+
+def parse_slots(line: bytes) -> tuple[int, ...]:
+    """The occupied slots from the answer to CTCR?; bit n is slot n, from 1 to 9. Raises WireError."""
+    mask = parse_integer(line)
+    if not 0 <= mask < 1 << 16:
+        raise WireError(f"the mainframe answered {line[:40]!r} to CTCR?, which is no mask of slots")
+    return tuple(slot for slot in range(1, 10) if mask >> slot & 1)
+
+
+def parse_overloads(line: bytes) -> tuple[str, ...]:
+    """What the answer to OVSR? says has happened since the last time. Raises WireError."""
+    bits = parse_integer(line)
+    return tuple(name for bit, name in enumerate(_OVERLOADS) if bits >> bit & 1)
+
+
+# --- Mainframe -------------------------------------------------------------------------------------------
+
+_MODULE_S = 0.1  # world time that a module takes to answer (QCoDeS waits as long)
+_RESET_S = 0.5  # world time; SRST breaks the modules' lines for 0.1 s, QCoDeS waits 0.5 s
+_QUIET_S = 0.05  # wall time without a byte after which no late answer is expected
+
+
+class Mainframe:
+    """Questions to the SIM900 and, through it, to its modules."""
+
+    def __init__(self, link: Link, clock: Clock) -> None:
+        self._link, self._clock = link, clock
+        self._identity: Identity | None = None
+        self.on_reconnect: Callable[[], object] = lambda: None
+        """What must be done when the link was made again, after the same mainframe has answered."""
+
+    def identify(self) -> Identity:
+        """Raises WrongInstrument when something else answers, TransportTimeout when nothing does."""
+        try:
+            found = self.ask("*IDN?", parse_identity)
+        except WireError as error:
+            raise WrongInstrument(f"{self._link.address} is no SIM900: {error}; check the address") from error
+        if "SIM900" not in found.model or found.serial != (self._identity or found).serial:
+            wanted = f"SIM900 {self._identity.serial}" if self._identity else "a SIM900"
+            raise WrongInstrument(
+                f"{self._link.address} answers as {found.model} {found.serial}, expected {wanted}; check the plugs"
+            )
+        self._identity = found
+        return found
+
+    def exchange(self) -> contextlib.AbstractContextManager[object]:
+        return self._link.exchange()
+
+    def reset(self) -> None:
+        """Clear the interface of the mainframe and of its modules; their outputs stay as they are."""
+        with self._link.exchange():
+            self._get_ready()
+            self._link.write(b"*DCL\nFLSH\nSRST\n")
+            self._clock.sleep_s(_RESET_S)
+
+    def ask(self, question: str, parse: Callable[[bytes], T]) -> T:
+        """One question to the mainframe, one line; asked once more, in step again, when that failed."""
+
+        def once() -> bytes:
+            self._link.write(question.encode("ascii") + b"\n")
+            return self._link.read_until(b"\n").rstrip(b"\r\n")
+
+        return self._repeat(once, parse)
+
+    def ask_module(self, slot: int, question: str, parse: Callable[[bytes], T]) -> T:
+        """The same to a module."""
+
+        def once() -> bytes:
+            self._link.write(to_module(slot, question))
+            answer, deadline = b"", monotonic_s() + self._link.timeout_s
+            while not answer.endswith(b"\n"):
+                if monotonic_s() > deadline:
+                    raise TransportTimeout(
+                        f"slot {slot} at {self._link.address} does not answer {question} (got {answer!r})"
+                    )
+                self._clock.sleep_s(_MODULE_S)
+                self._link.write(fetch(slot))
+                answer += read_block(self._link)
+                if (extra := self._link.read_until(b"\n")).strip():
+                    raise WireError(f"{self._link.address} sent {extra[:40]!r} where a block should end")
+            return answer.rstrip(b"\r\n")
+
+        return self._repeat(once, parse)
+
+    def tell_module(self, slot: int, command: str) -> None:
+        """A command that nothing answers."""
+        with self._link.exchange():
+            self._get_ready()
+            self._link.write(to_module(slot, command))
+
+    def close(self) -> None:
+        self._link.close()
+
+    def _repeat(self, once: Callable[[], bytes], parse: Callable[[bytes], T], attempts: int = 2) -> T:
+        with self._link.exchange():
+            self._get_ready()
+            self._link.flush_input()
+            try:
+                return parse(once())
+            except (TransportTimeout, WireError):
+                self._link.mark_in_step(False)
+                if attempts <= 1:
+                    raise
+            return self._repeat(once, parse, attempts - 1)
+
+    def _get_ready(self) -> None:
+        """A link on which the next bytes answer the next question."""
+        if self._link.lost:
+            self._link.reconnect(lambda: (self.identify(), self.on_reconnect()))
+        if not self._link.in_step:
+            self._resynchronise()
+
+    def _resynchronise(self) -> None:
+        """Flush what the modules have said, ask who it is and skip late answers until that one comes."""
+        deadline = monotonic_s() + self._link.timeout_s
+        self._link.flush_input()
+        self._link.write(b"FLSH\n*IDN?\n")
+        line = b""
+        while b"SIM900" not in line:
+            try:
+                line = self._link.read_until(b"\n", max(0.0, deadline - monotonic_s()))
+            except TransportTimeout as error:
+                if not line:
+                    raise
+                raise WireError(f"{self._link.address} answers {line[:60]!r} to *IDN?, expected SIM900") from error
+        while self._link.read_available(_QUIET_S):
+            if monotonic_s() > deadline:
+                raise WireError(f"{self._link.address} does not stop sending; check that it is a SIM900")
+        self._link.mark_in_step()
+
+
+# --- Driver ----------------------------------------------------------------------------------------------
+
+_SETTLE_S = 1.0  # world time in which a setting must read back
+_STEP_S = 0.05  # world time between the steps of a ramp
+
+
+@dataclass(frozen=True)
+class Sim928Settings(LinkSettings):
+    """Settings of the station file: the highest voltage allowed, either sign; the speed of a change (0: at once).
+
+    `slots`: where the SIM928 are; empty: look into all that CTCR? calls occupied, which must answer *IDN?.
+    """
+
+    max_voltage_v: float = RANGE_V
+    ramp_v_s: float = 0.0
+    slots: tuple[int, ...] = ()
+
+
+class Sim928:
+    """A `Supply` of all SIM928 in one mainframe. All calls may raise TransportTimeout, TransportLost, WireError."""
+
+    def __init__(self, mainframe: Mainframe, clock: Clock, settings: Sim928Settings) -> None:
+        self._mainframe, self._clock, self._settings = mainframe, clock, settings
+        self._outputs: tuple[int, ...] = ()
+        self._changing = threading.RLock()  # one change of a voltage at a time; reading goes on between its steps
+
+    @property
+    def outputs(self) -> tuple[int, ...]:
+        return self._outputs
+
+    def start(self) -> None:
+        """Identify the mainframe and find its sources. Raises WrongInstrument when there are none."""
+        self._mainframe.identify()
+        self._mainframe.reset()
+        occupied = self._mainframe.ask("CTCR?", parse_slots)
+        wanted = self._settings.slots or occupied
+        models = ((slot, self._mainframe.ask_module(slot, "*IDN?", parse_identity).model) for slot in wanted)
+        found = dict(models) if set(wanted) <= set(occupied) else {}
+        self._outputs = tuple(slot for slot, model in found.items() if "SIM928" in model)
+        if not self._outputs or (self._settings.slots and len(self._outputs) != len(wanted)):
+            seen = ", ".join(f"{slot}: {model}" for slot, model in found.items()) or f"slots {list(occupied)} occupied"
+            raise WrongInstrument(f"SIM928 expected in slots {list(wanted)}, found {seen}; check the slots")
+        self._end_lines()
+        self._mainframe.on_reconnect = self._end_lines
+
+    def identify(self) -> Identity:
+        """The mainframe. Raises WrongInstrument when something else answers, TransportTimeout when nothing does."""
+        found = self._mainframe.identify()
+        slots = ", ".join(map(str, self._outputs))
+        return Identity(f"{found.model} with SIM928 in slot {slots}", found.firmware, found.serial)
+
+    def voltage_v(self, output: int) -> float:
+        """The voltage that is set."""
+        return self._mainframe.ask_module(self._slot(output), "VOLT?", parse_number)
+
+    def set_voltage_v(self, output: int, voltage_v: float) -> None:
+        """Raises BadInput above the station's limit, InstrumentFault when it does not read back.
+
+        With a ramp it takes the time of the way; when the link fails on it, the voltage stays where it was then.
+        """
+        slot, limit_v = self._slot(output), self._settings.max_voltage_v
+        if not abs(voltage_v) <= min(limit_v, RANGE_V):
+            raise BadInput(f'{voltage_v} V is beyond the limit "max_voltage_v" = {limit_v:g} V; nothing was set')
+        with self._changing:
+            if self._settings.ramp_v_s > 0.0:
+                self._ramp(slot, voltage_v)
+            self._mainframe.tell_module(slot, f"VOLT {voltage_v:.3f}")
+            self._confirm(slot, "VOLT?", parse_number, lambda found: abs(found - voltage_v) < RESOLUTION_V, voltage_v)
+
+    def is_on(self, output: int) -> bool:
+        return self._mainframe.ask_module(self._slot(output), "EXON?", parse_switch)
+
+    def switch(self, output: int, on: bool) -> None:
+        """Raises InstrumentFault when it does not read back."""
+        slot = self._slot(output)
+        with self._changing:
+            self._mainframe.tell_module(slot, "OPON" if on else "OPOF")
+            self._confirm(slot, "EXON?", parse_switch, lambda found: found is on, on)
+
+    def cycle(self, output: int, off_s: float) -> None:
+        """To 0 V, wait (world time), and back, by the ramp if there is one: this ends the latch of a nanowire.
+
+        When it fails on the way the voltage may stay at 0. Whether it has helped only the counts tell.
+        """
+        if not 0.0 <= off_s < math.inf:
+            raise BadInput(f"a pause of {off_s} s is none; give a number of seconds")
+        with self._changing:
+            before_v = self.voltage_v(output)
+            self.set_voltage_v(output, 0.0)
+            self._clock.sleep_s(off_s)
+            self.set_voltage_v(output, before_v)
+
+    def troubles(self, output: int) -> tuple[str, ...]:
+        """Overloads, switches and faults of the battery since the last time; reading forgets them."""
+        return self._mainframe.ask_module(self._slot(output), "OVSR?", parse_overloads)
+
+    def close(self) -> None:
+        """Give the link back; the outputs stay as they are. Idempotent."""
+        self._mainframe.close()
+
+    def _slot(self, output: int) -> int:
+        if output not in self._outputs:
+            raise BadInput(f"there is no SIM928 in slot {output}; there are {list(self._outputs)}")
+        return output
+
+    def _end_lines(self) -> None:
+        for slot in self._outputs:
+            self._mainframe.tell_module(slot, "TERM LF")
+
+    def _ramp(self, slot: int, voltage_v: float) -> None:
+        """All the way but the last step, each step as far as the time since the last one allows."""
+        start_v, start_ns = self.voltage_v(slot), self._clock.utc_ns()
+        while True:
+            self._clock.sleep_s(_STEP_S)
+            gone_v = self._settings.ramp_v_s * (self._clock.utc_ns() - start_ns) / NS_PER_S
+            if gone_v >= abs(voltage_v - start_v):
+                return
+            self._mainframe.tell_module(slot, f"VOLT {start_v + math.copysign(gone_v, voltage_v - start_v):.3f}")
+
+    def _confirm(
+        self, slot: int, question: str, parse: Callable[[bytes], T], reached: Callable[[T], bool], wanted: object
+    ) -> None:
+        deadline_ns = self._clock.utc_ns() + round(_SETTLE_S * NS_PER_S)
+        while True:
+            asked_ns = self._clock.utc_ns()
+            if reached(found := self._mainframe.ask_module(slot, question, parse)):
+                return
+            if asked_ns > deadline_ns:
+                raise InstrumentFault(
+                    f"slot {slot} refused {wanted}: {question} reads back {found}{self._reason(slot)}; check the module"
+                )
+
+    def _reason(self, slot: int) -> str:
+        """What the module's error registers say, "" when they say nothing."""
+        try:
+            events = self._mainframe.ask_module(slot, "*ESR?", parse_integer)
+            reasons = [
+                names.get(code, f"{question} {code}")
+                for bit, question, names in ((16, "LEXE?", _EXECUTION), (32, "LCME?", _COMMAND))
+                if events & bit and (code := self._mainframe.ask_module(slot, question, parse_integer))
+            ]
+        except GroundStationError:  # the refusal is what counts
+            return ""
+        return f" ({', '.join(reasons)})" if reasons else ""
+
+
+def connect(address: str, clock: Clock, settings: Settings) -> Supply:
+    """Connect, identify the mainframe and find its SIM928. The outputs stay as they are."""
+    driver = "supply_sim928"
+    chosen = parse_settings(Sim928Settings, settings, driver)
+    for key in ("timeout_s", "max_voltage_v"):
+        require_positive(getattr(chosen, key), key, driver)
+    if not 0.0 <= chosen.ramp_v_s < math.inf:
+        raise BadInput(f'setting "ramp_v_s" of driver {driver} is {chosen.ramp_v_s}; it must be 0 or above')
+    if not all(1 <= slot <= 9 for slot in chosen.slots):
+        raise BadInput(f'setting "slots" of driver {driver} is {list(chosen.slots)}; slots are 1 to 9')
+    supply = Sim928(Mainframe(open_link(address, timeout_s=chosen.timeout_s, log=chosen.log), clock), clock, chosen)
+    with contextlib.ExitStack() as stack:
+        stack.callback(supply.close)
+        supply.start()
+        stack.pop_all()
+    return supply
