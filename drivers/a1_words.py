@@ -155,7 +155,7 @@ class A1Decoder:
         else:
             ticks_of_events = ticks
         if self._skews:
-            ticks_of_events = ticks_of_events + self._skews.of_pattern[low]
+            ticks_of_events = ticks_of_events + self._skews.of_pattern.take(low)
         out = times[: len(low)]
         np.multiply(ticks_of_events, 125, out=out)  # below 2^61
         np.right_shift(out, 5, out=out)
@@ -242,7 +242,7 @@ class A1Decoder:
         # The sign bit comes along in an arithmetic shift; the mask takes it off.
         ticks = words >> 10
         if self._skews:
-            ticks -= self._skews.of_pattern[words & 0x1F]
+            ticks -= self._skews.of_pattern.take(words.view(np.uint8)[::8] & 0x1F)
         ticks &= _TICK_MASK
         return ticks
 

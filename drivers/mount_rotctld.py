@@ -153,6 +153,7 @@ class RotctldSettings(LinkSettings):
     command_latency_s: float = 0.1
     tolerance_deg: float = 0.5
     settling_s: float = 3.0
+    rests_after_s: float = 0.3
 
 
 class RotctldMount:
@@ -256,11 +257,12 @@ class RotctldMount:
             return False
         reading = self.read_position()
         here = reading.azimuth_deg, reading.elevation_deg
-        if _distance_deg(here, self._target) <= self._settings.tolerance_deg:
-            self._target = None
-            return False
         if self._last is None or _distance_deg(here, self._last) > _STILL_DEG:
             self._last, self._moved_ns = here, reading.utc_ns
+        near = _distance_deg(here, self._target) <= self._settings.tolerance_deg
+        if near and reading.utc_ns - self._moved_ns > self._settings.rests_after_s * NS_PER_S:
+            self._target = None
+            return False
         if reading.utc_ns - self._moved_ns > self._settings.settling_s * NS_PER_S:
             wanted, self._target = self._target, None
             raise InstrumentFault(

@@ -148,11 +148,11 @@ class Tdc1Decoder:
 
     def _sure(self, words: Words, last: int) -> int:
         """How many words stand before the first doubtful one."""
-        ticks = words >> 5
-        steps = np.empty_like(ticks)
+        ticks: Words = np.right_shift(words, np.uint32(5))
+        steps: Words = np.empty(len(ticks), np.uint32)
         steps[0] = (int(ticks[0]) - (last >> 5)) & _MASK
         np.subtract(ticks[1:], ticks[:-1], out=steps[1:])
-        steps &= _MASK
+        np.bitwise_and(steps, np.uint32(_MASK), out=steps)
         low = words.view(np.uint8)[::4] & 0x1F
         if low.max() < _DUMMY and low.min() > 0 and steps.max() <= _SHORT_STEP_TICKS:
             return len(words)

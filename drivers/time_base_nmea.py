@@ -127,6 +127,7 @@ def _date_ns(day: str, month: str, year: str) -> int | None:
 
 _BAUD = 4800  # NMEA 0183
 _BURST_GAP_S = 0.2  # wall time without a byte after which the sentences of a second are complete
+_READ_LATE_S = 0.3  # wall time, on a busy machine
 _LEAST_WAIT_S = 0.5  # wall time
 
 
@@ -151,6 +152,7 @@ class NmeaTimeBase:
         self._link, self._clock, self._settings = link, clock, settings
         self.refused = 0
         """Lines that were no sentence with a correct checksum."""
+        self._first: tuple[int, int] | None = None  # what it said first, and what the station's clock said then
 
     def identify(self) -> Identity:
         """Watch until a sentence of ours comes. Raises WrongInstrument when other bytes come, TransportTimeout when
@@ -180,6 +182,11 @@ class NmeaTimeBase:
         if abs(difference_s) > self._settings.max_clock_difference_s:
             said = utc_text(epoch.utc_ns, 0)
             return TimeBaseStatus(False, False, trouble=f"it says {said}, {difference_s:.0f} s off the station's clock")
+        now_utc_ns = self._clock.utc_ns()
+        said_first, clock_first = self._first = self._first or (epoch.utc_ns, now_utc_ns)
+        behind_s = ((now_utc_ns - clock_first) - (epoch.utc_ns - said_first)) / NS_PER_S
+        if abs(behind_s) > self._settings.max_age_s + _READ_LATE_S * self._clock.speed:
+            return TimeBaseStatus(False, False, trouble=f"its time does not go on: {behind_s:.0f} s behind by now")
         return TimeBaseStatus(True, False, utc_ns=epoch.utc_ns)
 
     def close(self) -> None:

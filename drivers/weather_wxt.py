@@ -194,13 +194,18 @@ class WxtWeather:
                 self._quieten()
             self._link.flush_input()
             try:
-                self._link.write((self._settings.device_address + question).encode("ascii") + END)
+                self._link.write(self._command(question))
                 return parse(self._answer(question))
             except (TransportTimeout, WireError):
                 self._link.mark_in_step(False)
                 if attempts <= 1:
                     raise
             return self._ask(question, parse, attempts - 1)
+
+    def _command(self, question: str) -> bytes:
+        """With its end; a question in a small letter carries a checksum of its own (`0r0Kld`)."""
+        command = (self._settings.device_address + question).encode("ascii")
+        return command + (checksum(command) if question.startswith("r") else b"") + END
 
     def _answer(self, question: str) -> bytes:
         """The first line that answers; what comes unasked meanwhile is counted and skipped."""

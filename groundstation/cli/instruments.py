@@ -12,9 +12,9 @@ from rich.text import Text
 
 from groundstation.cli.loading import described_drivers, load_driver
 from groundstation.cli.talking import ENDS, talk
-from groundstation.clock import SystemClock
+from groundstation.clock import SystemClock, sleep_wall_s
 from groundstation.config import InstrumentConfig
-from groundstation.errors import BadInput, GroundStationError
+from groundstation.errors import BadInput, GroundStationError, TransportLost
 from groundstation.instruments import Capability, DriverDescription, Identity
 from groundstation.tables import BadKey
 
@@ -30,6 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     probe.add_argument("address", help="serial:///dev/ttyUSB0, tcp://HOST:PORT, http://HOST:PORT, ...")
     probe.add_argument("--driver", metavar="NAME", help="ask with this driver only")
     probe.add_argument("--timeout", type=float, default=1.0, metavar="S", help="for each answer (default 1 s)")
+    probe.add_argument(
+        "--pause", type=float, default=4.0, metavar="S",
+        help="silence between two drivers, in which an instrument forgets a question it did not understand "
+        "(default 4 s; a NexStar takes 3.5 s)",
+    )  # fmt: skip
     text = "talk by hand: lines of stdin are sent, whatever comes is shown; every byte goes into a wire log"
     console = actions.add_parser(
         "console",
@@ -71,8 +76,9 @@ def _list(_: argparse.Namespace) -> int:
 
 def _probe(options: argparse.Namespace) -> int:
     address = options.address
-    if not 0.0 < options.timeout < 1e3:
-        raise BadInput(f"--timeout is {options.timeout:g}; give seconds above 0")
+    for key, lowest in (("timeout", 1e-3), ("pause", 0.0)):
+        if not lowest <= (value := getattr(options, key)) <= 1e3:
+            raise BadInput(f"--{key} is {value:g}; give seconds, {lowest:g} at least")
     chosen = _askers(address, options.driver)
     _tell(
         f"Asks {len(chosen)} makers' identity questions at {address}, one after the other; an instrument of another\n"
@@ -81,12 +87,15 @@ def _probe(options: argparse.Namespace) -> int:
         else f"Asks {address} who it is."
     )
     width = max(len(name) for name in chosen)
-    found = 0
+    found, opened = 0, False
     for name in chosen:
+        if opened and not address.startswith(("http:", "wirelog:")):
+            sleep_wall_s(options.pause)
         try:
             answer, verdict = _ask(name, address, options.timeout), "yes"
-            found += 1
+            found, opened = found + 1, True
         except GroundStationError as error:
+            opened = opened or not isinstance(error, TransportLost)
             answer, verdict = " ".join(str(error).split()), "no"
         _tell(f"{verdict:3}  {name:{width}}  {answer}")
     return 0 if found else 1

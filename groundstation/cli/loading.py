@@ -133,7 +133,9 @@ class Simulators:
             return entry
         ready = self._children[name].wait_ready()
         guard_address = str(ready.get("guard_address", ""))
-        return InstrumentConfig(entry.driver, str(ready["address"]), True, guard_address, entry.settings)
+        found = ready.get("settings")
+        settings = {**entry.settings, **found} if isinstance(found, dict) else entry.settings  # other ports of it
+        return InstrumentConfig(entry.driver, str(ready["address"]), True, guard_address, settings)
 
 
 def _scene(config: StationConfig, start_utc_ns: int, stop_utc_ns: int, epoch_utc_ns: int) -> dict[str, object]:

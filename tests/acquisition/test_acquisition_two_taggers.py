@@ -241,9 +241,10 @@ def test_two_real_streams_become_one_across_a_rollover_of_the_second(two_simulat
     for pattern in (0b0001, 0b0011):
         first, second = times[patterns == pattern], times[patterns == pattern << 4]
         assert abs(first.size - second.size) <= 2
-        n = min(first.size, second.size) - 2
-        late = int(second[0] - first[0] > 1000)  # whether the second began one click later
-        assert np.all(np.abs(second[:n] - first[late : late + n]) <= 8)
+        n = min(first.size, second.size) - 4
+        # Either stream may have begun a click earlier.
+        shifts = ((0, 0), (0, 1), (1, 0))
+        assert any(np.all(np.abs(second[b : b + n] - first[a : a + n]) <= 8) for a, b in shifts)
 
 
 def test_two_streams_without_a_common_signal_are_refused_in_time(two_simulators):

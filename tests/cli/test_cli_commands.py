@@ -8,8 +8,10 @@ import pytest
 from flights import Console, edited, instrument, station_text
 
 from groundstation import __version__
+from groundstation.cli.doctor import _reach
+from groundstation.errors import BadInput
 
-_COMMANDS = ["run", "replay", "info", "passes", "doctor"]
+_COMMANDS = ["run", "replay", "info", "passes", "doctor", "instruments", "simulate"]
 
 
 @pytest.fixture
@@ -112,3 +114,55 @@ def test_doctor_names_an_output_that_is_not_there(console: Console, station: Pat
     assert code == 1
     (failed,) = (line for line in output.splitlines() if line.startswith("FAIL "))
     assert str(tmp_path / "absent") in failed
+
+
+@pytest.mark.parametrize(
+    ("driver", "address", "sentence"),
+    [
+        ("detector_spd", "serial://{folder}/ttyUSB0", "ttyUSB0 does not exist"),
+        ("detector_spd", "tcp://127.0.0.1:{port}", "does not answer"),
+        ("detector_spd", "wirelog://{folder}/wire.jsonl", "cannot be read"),
+        ("detector_spd", "http://127.0.0.1:{port}", "its kinds are serial, tcp, wirelog"),
+        ("mount_nexstar", "tcp://127.0.0.1:{port}", "which is for a mount, not for a detector"),
+        ("settings", "tcp://127.0.0.1:{port}", "which is no driver"),
+    ],
+)
+def test_doctor_says_what_is_wrong_with_an_instrument(
+    console: Console, station: Path, tmp_path: Path, driver: str, address: str, sentence: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = address.format(folder=tmp_path, port=server.getsockname()[1])
+    text = instrument(station_text(), "detector_h", address)
+    table = '[instruments.detector_h]\ndriver = "'
+    station.write_text(text.replace(f"{table}detector_spd", f"{table}{driver}"), encoding="utf-8")
+    code, output, _ = console.run("doctor", "--config", station, "--output", tmp_path)
+    assert code == 1
+    (failed,) = (line for line in output.splitlines() if line.startswith("FAIL "))
+    assert "detector_h" in failed
+    assert sentence in failed
+
+
+def test_doctor_looks_at_every_kind_of_address(tmp_path: Path) -> None:
+    line = tmp_path / "line"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        log = tmp_path / "wire.jsonl"
+        for path in (line, log):
+            path.touch()
+        kinds = ["tcp://{0}:{1}", "http://{0}:{1}", "zmq://{0}:{1}", "visa:TCPIP0::{0}::{1}::SOCKET"]
+        kinds += [f"{scheme}{{2}}" for scheme in ("serial:", "serial://", "visa://ASRL", "wirelog:", "wirelog://")]
+        kinds = [kind.format("127.0.0.1", port, line) for kind in kinds]
+        for address in (*kinds, "program:sh -c true", "program://sh", "visa://USB0::1::2::INSTR", "swabian:12"):
+            _reach(address)
+    line.unlink()
+    for address in (*kinds, "program:no-such-reader -a 1"):
+        with pytest.raises((OSError, BadInput)):
+            _reach(address)
+
+
+def test_doctor_checks_further_instruments(console: Console, station: Path, tmp_path: Path) -> None:
+    entry = f'[instruments.supply_roof]\ndriver = "supply_scpi"\naddress = "serial://{tmp_path}/absent"\n\n[recording]'
+    station.write_text(station_text().replace("[recording]", entry), encoding="utf-8")
+    code, output, _ = console.run("doctor", "--config", station, "--output", tmp_path)
+    assert code == 1
+    assert [line.split()[1] for line in output.splitlines() if line.startswith("FAIL")] == ["supply_roof"]

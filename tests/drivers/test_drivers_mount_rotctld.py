@@ -68,14 +68,16 @@ def test_a_rotator_goes_and_arrives_as_its_positions_tell() -> None:
         reply(b"set_pos: 370 20\nRPRT 0\n"),
         *asks((352.0, 2.0)),
         *asks((369.8, 19.9)),
+        *asks((369.8, 19.9)),
         Expect(b"+\\stop\n"),
         reply(b"stop:\nRPRT 0\n"),
     )
     with far_end(steps) as address:
-        mount = connected(address)
+        mount = connected(address, rests_after_s=1e-9)
         assert mount.capabilities.follows == "positions"
         mount.go_to(10.0, 20.0)  # by the nearest turn that its limits allow
         assert mount.is_slewing()
+        assert mount.is_slewing()  # near, but it may still be braking
         assert not mount.is_slewing()
         assert not mount.is_slewing()
         mount.stop()

@@ -1,5 +1,6 @@
 """The a1 stream: any cut gives the same events, no damage gives wrong ones, fpfind reads the same."""
 
+import sys
 import threading
 from collections.abc import Callable
 from itertools import pairwise
@@ -13,7 +14,16 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scripted_far_end import SocketLine, serving
 
-from drivers.tagger_tdc2 import A1Decoder, Tdc2Tagger, connect
+from drivers.a1_words import A1Decoder
+from drivers.tagger_tdc2 import (
+    SelfTest,
+    Tdc2Settings,
+    Tdc2Tagger,
+    connect,
+    reader_arguments,
+    skew_ticks,
+    threshold_dac,
+)
 from groundstation.clock import SystemClock
 from groundstation.errors import BadInput, TransportLost, TransportTimeout, WireError, WrongInstrument
 from groundstation.instruments import PatternBlock
@@ -267,6 +277,152 @@ def test_the_legacy_word_order_is_the_wrong_instrument() -> None:
 def test_an_unknown_setting_names_the_nearest() -> None:
     with pytest.raises(BadInput, match='nearest valid key is "timeout_s"'):
         connect("tcp://127.0.0.1:1", CLOCK, {"time_out": 1})
+
+
+# --- The reader program
+
+
+def test_settings_become_the_command_line_of_the_reader() -> None:
+    """The option letters, ranges and defaults of readevents7.c."""
+    assert reader_arguments(Tdc2Settings()) == ["-a", "1"]
+    everything = Tdc2Settings(
+        thresholds_v=(-0.448, -1.024, 2.047, 0.5),
+        skews_ps=(0.0, 1000.0, -1000.0, 3.90625),
+        self_test=SelfTest(1, 0, 4095),
+        coincidence_steps=31,
+        absolute_time=True,
+        device="/dev/ioboards/usbtmst1",
+    )
+    assert reader_arguments(everything) == [
+        *("-a", "1"),
+        *("-t", "768,0,4095,2032"),
+        *("-D", "0,256,-256,1"),
+        *("-b", "1,0,4095"),
+        *("-c", "31"),
+        "-A",
+        *("-U", "/dev/ioboards/usbtmst1"),
+    ]
+
+
+def test_thresholds_are_counted_by_the_dac_and_nim_is_its_default() -> None:
+    assert [threshold_dac(volts) for volts in (-1.024, -0.448, 0.0, 2.047)] == [0, 768, 1365, 4095]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"thresholds_v": (-1.1, 0.0, 0.0, 0.0)},
+        {"thresholds_v": (0.0, 0.0, 0.0, 2.1)},
+        {"thresholds_v": (0.0, float("nan"), 0.0, 0.0)},
+        {"thresholds_v": (0.0, 0.0)},
+        {"skews_ps": (0.0, 0.0, 0.0, 200_000.0)},
+        {"skews_ps": (0.0, 0.0, 0.0, float("inf"))},
+        {"self_test": {"mode": 1, "level_a": 0, "level_b": 4096}},
+        {"self_test": {"mode": -1, "level_a": 0, "level_b": 0}},
+        {"coincidence_steps": 32},
+        {"coincidence_steps": -1},
+    ],
+)
+def test_values_out_of_range_are_refused_before_the_reader_is_started(settings: dict[str, object]) -> None:
+    with pytest.raises(BadInput):
+        connect("program:/no/such/reader", CLOCK, settings)
+
+
+@pytest.mark.parametrize("settings", [{"thresholds_v": (0.5,) * 4}, {"coincidence_steps": 3}, {"absolute_time": True}])
+def test_a_reader_elsewhere_is_not_set_up_from_here(settings: dict[str, object]) -> None:
+    with pytest.raises(BadInput, match=f'"{next(iter(settings))}".*the reader program there sets it'):
+        connect("tcp://127.0.0.1:1", CLOCK, settings)
+
+
+def a_reader(folder: Path, stream: bytes, then: str = "time.sleep(60)") -> str:
+    """A program that writes down its arguments, sends a stream and ends on SIGTERM."""
+    (folder / "stream").write_bytes(stream)
+    program = folder / "readevents 7"
+    program.write_text(
+        f"#!{sys.executable}\n"
+        "import pathlib, signal, sys, time\n"
+        f"folder = pathlib.Path({str(folder)!r})\n"
+        "def end(*_):\n"
+        "    (folder / 'ended').write_text('in good order')\n"
+        "    sys.exit(0)\n"
+        "signal.signal(signal.SIGTERM, end)\n"
+        "(folder / 'arguments').write_text('|'.join(sys.argv[1:]))\n"
+        "sys.stdout.buffer.write((folder / 'stream').read_bytes())\n"
+        "sys.stdout.flush()\n"
+        f"{then}\n"
+    )
+    program.chmod(0o755)
+    return f"program:{program}"
+
+
+def test_the_reader_is_started_with_the_settings_and_ended_on_close(tmp_path: Path) -> None:
+    ticks, low = a_stream(3000)
+    address = a_reader(tmp_path, encode(ticks, low))
+    tagger = connect(address, CLOCK, {"thresholds_v": (-0.5,) * 4, "absolute_time": True})
+    times: list[int] = []
+    while len(times) < (low != DUMMY).sum():
+        times += tagger.read(5.0).time_ps.tolist()
+    assert times == exact_ps(ticks[low != DUMMY])
+    tagger.close()
+    assert (tmp_path / "arguments").read_text() == "-a|1|-t|699,699,699,699|-A"
+    assert (tmp_path / "ended").read_text() == "in good order"
+
+
+def test_a_reader_that_ends_says_why(tmp_path: Path) -> None:
+    address = a_reader(tmp_path, b"", "sys.exit('Cannot open device.')")
+    with pytest.raises(TransportLost, match=r"ended with code 1: Cannot open device\."):
+        connect(address, CLOCK, {})
+    with pytest.raises(TransportLost, match="cannot be opened"):
+        connect("program:/no/such/reader", CLOCK, {})
+
+
+def by_readevents7(ticks: NDArray[np.int64], low: NDArray[np.int64], skews: list[int]) -> NDArray[np.int64]:
+    """Word by word, as `offsettime` in readevents7.c: only events of one input are shifted."""
+    shifts = {1 << index: skew for index, skew in enumerate(skews)}
+    return np.array([(t + shifts.get(p, 0)) % TURN for t, p in zip(ticks.tolist(), low.tolist(), strict=True)])
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.integers(-32767, 32767), min_size=4, max_size=4),
+    st.integers(0, 2**32),
+    st.lists(st.integers(0, 8 * 300), max_size=6),
+)
+def test_skews_of_the_reader_put_words_out_of_order_and_the_decoder_back(
+    skews: list[int], seed: int, cuts: list[int]
+) -> None:
+    rng = np.random.default_rng(seed)
+    ticks = 5_000_000_000 + np.cumsum(rng.integers(1, 4000, 300))
+    low = rng.choice([1, 2, 4, 8, 5, 15, DUMMY], 300)
+    shifted = by_readevents7(ticks, low, skews)
+    decoder = A1Decoder(skews)
+    edges = [0, *sorted(cuts), 2400]
+    blocks = [decoder.feed(encode(shifted, low)[a:b]) for a, b in pairwise(edges)]
+    # Words without a detector tell that nothing older comes.
+    blocks.append(decoder.feed(encode(ticks[-1] + 100_000 + np.arange(9), np.full(9, DUMMY))))
+    times = np.concatenate([block.time_ps for block in blocks])
+    patterns = np.concatenate([block.pattern for block in blocks])
+    events = low != DUMMY
+    expected = sorted(zip(exact_ps(shifted[events]), low[events].tolist(), strict=True))
+    assert sorted(zip(times.tolist(), patterns.tolist(), strict=True)) == expected
+    assert np.all(np.diff(times) >= 0)
+    for before, after in pairwise(blocks):
+        assert after.time_ps.size == 0 or after.time_ps[0] >= before.latest_ps
+    assert not any(block.notes for block in blocks)
+
+
+def test_skews_reach_the_reader_and_the_decoder_alike(tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    ticks, low = 10_000 + np.cumsum(rng.integers(1, 200, 2000)), rng.choice([1, 2, 4, 8], 2000)
+    shifted = by_readevents7(ticks, low, [0, 5000, -300, 7])
+    tagger = connect(a_reader(tmp_path, encode(shifted, low)), CLOCK, {"skews_ps": (0.0, 19531.25, -1171.875, 27.3)})
+    assert (tmp_path / "arguments").read_text() == "-a|1|-D|0,5000,-300,7"
+    times = np.concatenate([tagger.read(0.2).time_ps for _ in range(4)])
+    tagger.close()
+    expected = np.array(sorted(exact_ps(shifted)))
+    assert times.tolist() == expected[: len(times)].tolist()
+    assert len(times) > 1900
+    assert skew_ticks(19531.25) == 5000
 
 
 @pytest.mark.slow

@@ -111,42 +111,52 @@ def test_in_the_dark_a_dummy_once_a_turn_keeps_the_time() -> None:
 
 @settings(deadline=None)
 @given(
-    mean_ticks=st.sampled_from([100, 5_000, 50_000, 500_000]),
+    mean_ticks=st.sampled_from([100, 5_000, 50_000, 500_000, 20_000_000]),
     seed=st.integers(0, 2**32),
-    at=st.integers(64, 1100),
+    at=st.integers(64, 1000),
     lost=st.integers(1, 3),
     cuts=st.lists(st.integers(0, 1200), max_size=6),
 )
-def test_lost_bytes_cost_the_words_that_they_were_in_and_those_beside_them(
+def test_after_lost_bytes_the_words_are_found_again_whatever_the_cuts(
     mean_ticks: int, seed: int, at: int, lost: int, cuts: list[int]
 ) -> None:
-    """From the 13th word on; the first twelve must be whole for the words to be found at all."""
-    stream = a_stream(300, mean_ticks, seed)
+    stream = a_stream(400, mean_ticks, seed)
     data = encode(stream)
-    events, notes, decoder = decode(data[:at] + data[at + lost :], cuts)
-    assert only_lacks(events, stream, set(range(at // 4 - 1, (at + lost - 1) // 4 + 2)))
-    assert decoder.slips == 1
-    assert any("repaired a slip" in note for note in notes)
+    damaged = data[:at] + data[at + lost :]
+    events, notes, _ = decode(damaged, cuts)
+    assert events == decode(damaged)[0]
+    wanted = [(ticks % TURN, low) for ticks, low in stream[at // 4 + 40 :] if low != DUMMY]
+    assert [(ps // 2000 % TURN, low) for ps, low in events[-len(wanted) :]] == wanted
+    assert any("dropped" in note for note in notes)
 
 
-@settings(deadline=None)
-@given(
-    seed=st.integers(0, 2**32),
-    gaps=st.lists(st.integers(30, 600), min_size=2, max_size=5),
-    cuts=st.lists(st.integers(0, 2400), max_size=4),
-)
-def test_several_slips_of_two_bytes_are_all_repaired(seed: int, gaps: list[int], cuts: list[int]) -> None:
-    stream = a_stream(6000, 30_000, seed)
-    data = encode(stream)
-    hurt, pieces, start = set(), [], 0
-    for gap in gaps:
-        where = start + 4 * gap + 1
-        pieces.append(data[start:where])
-        hurt |= set(range(where // 4 - 1, (where + 1) // 4 + 2))
-        start = where + 2
-    events, _, decoder = decode(b"".join([*pieces, data[start:]]), cuts)
+@pytest.mark.parametrize("lost", [1, 2, 3])
+@pytest.mark.parametrize("mean_ticks", [100, 5_000, 50_000])
+def test_lost_bytes_cost_the_words_that_they_were_in_and_those_beside_them(lost: int, mean_ticks: int) -> None:
+    """At 10 kHz (the beacon) and above. By chance a broken word looks right: at most two slips in a hundred."""
+    rng, wrong = np.random.default_rng(lost), 0
+    for seed in range(100):
+        stream = a_stream(120, mean_ticks, seed)
+        data, at = encode(stream), int(rng.integers(64, 400))
+        events, _, decoder = decode(data[:at] + data[at + lost :])
+        exact = only_lacks(events, stream, set(range(at // 4 - 1, (at + lost - 1) // 4 + 2)))
+        wrong += not (exact and decoder.slips == 1)
+    assert wrong <= 2
+
+
+def test_a_hundred_slips_of_two_bytes_are_repaired_and_the_time_is_kept() -> None:
+    """The slips of which the vendor's client knows, in a stream of a beacon's rate."""
+    stream = a_stream(30_000, 50_000, seed=8)
+    data = bytearray(encode(stream))
+    hurt = set()
+    for at in range(119_000, 1000, -1180):
+        del data[at : at + 2]
+        hurt |= set(range(at // 4 - 1, (at + 1) // 4 + 2))
+    events, notes, decoder = decode(bytes(data))
     assert only_lacks(events, stream, hurt)
-    assert decoder.slips == len(gaps)
+    assert decoder.slips == len(range(119_000, 1000, -1180)) == 100
+    assert decoder.dropped_bytes <= 12 * 100
+    assert "repaired a slip" in notes[0]
 
 
 @settings(deadline=None)

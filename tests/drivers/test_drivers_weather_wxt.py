@@ -48,7 +48,7 @@ def test_the_printed_message_is_read_with_and_without_checksum() -> None:
         assert weather.read() == expected
         weather.close()
     lower = b"0r0" + PRINTED[3:]
-    with scripted_pty(*IDENTIFY, Expect(b"0r0\r\n"), reply(checked(lower))) as address:
+    with scripted_pty(*IDENTIFY, Expect(b"0r0Kld\r\n"), reply(checked(lower))) as address:
         weather = connect(address, CLOCK, {})
         assert weather.read() == expected
         weather.close()
@@ -111,7 +111,7 @@ def test_a_damaged_message_never_passes_its_checksum(place: int, how: str) -> No
 
 def test_automatic_messages_and_news_in_between_are_skipped() -> None:
     news = b"0R1,Dn=236D,Dm=283D,Dx=031D,Sn=0.0M,Sm=1.0M,Sx=2.2M\r\n0TX,Start-up\r\n"
-    with scripted_pty(*IDENTIFY, Expect(b"0r0\r\n"), reply(news + checked(b"0r0,Ta=1.5C"))) as address:
+    with scripted_pty(*IDENTIFY, Expect(b"0r0Kld\r\n"), reply(news + checked(b"0r0,Ta=1.5C"))) as address:
         weather = connect(address, CLOCK, {})
         assert weather.read() == WeatherReading(temperature_c=1.5)
         weather.close()
@@ -120,11 +120,11 @@ def test_automatic_messages_and_news_in_between_are_skipped() -> None:
 def test_a_damaged_message_is_asked_for_again_and_an_error_is_a_fault() -> None:
     with scripted_pty(
         *IDENTIFY,
-        Expect(b"0r0\r\n"),
+        Expect(b"0r0Kld\r\n"),
         reply(checked(b"0r0,Ta=1.5C").replace(b"1.5", b"7.5")),
-        Expect(b"0r0\r\n"),
+        Expect(b"0r0Kld\r\n"),
         reply(checked(b"0r0,Ta=1.5C")),
-        Expect(b"0r0\r\n"),
+        Expect(b"0r0Kld\r\n"),
         reply(b"0TX,Unable to measure error\r\n"),
     ) as address:
         weather = connect(address, CLOCK, {})

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import instrument_parsers
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -262,11 +263,28 @@ for _name, _format in registry.FORMATS.items():
         functools.partial(_written, _name),
         (_read.__module__,),
     )
+for _module, _rows in instrument_parsers.PARSERS.items():
+    for _number, (_parse, _sample) in enumerate(_rows):
+        PARSERS[f"{_module} {_number}"] = Parser(
+            lambda data, _folder, parse=_parse: parse(data),  # type: ignore[misc]  default arguments
+            lambda sample=_sample: [sample],  # type: ignore[misc]  default arguments
+            (f"drivers.{_module}",),
+        )
 
 #: Modules without a parser of their own, and why.
 NO_PARSER = {
     "drivers.transport": "hands on bytes as they are",
     "drivers.settings": "reads what the station file's parser has read",
+    "drivers.a1_words": "used by tagger_tdc2",
+    "drivers.latching": "decides on counts",
+    "drivers.mount_10micron": "its parsers are in tenmicron",
+    "drivers.patterns": "joins clicks that the taggers have decoded",
+    "drivers.snapi_process": "its frames are read by tagger_picoquant",
+    "drivers.supply_scpi": "its parsers are in scpi",
+    "drivers.tagger_id900": "its parsers are in id900_protocol",
+    "drivers.tagger_swabian": "the vendor's library gives arrays",
+    "drivers.tagger_tdc1": "its parsers are in tdc1_words",
+    "drivers.tdc1_arrivals": "looks at times of arrival",
     "drivers.simulators": "the other end of the wires, for tests",
     "groundstation.recording.formats.bit_packing": "used by qcrypto",
     "groundstation.recording.formats.ptu_header": "used by ptu",
