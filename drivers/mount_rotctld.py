@@ -144,7 +144,8 @@ class RotctldSettings(LinkSettings):
     """Settings of the station file; the defaults are those of Hamlib's dummy rotator.
 
     `expected_model`: Hamlib's number of the rotator. `tolerance_deg`: so close to its target it has arrived.
-    `settling_s`: so long (world time) without motion short of its target it has failed.
+    `settling_s`: so long (world time) without motion short of its target it has failed. `rests_after_s`: near its
+    target, it must not have moved for so long.
     """
 
     expected_model: int | None = None

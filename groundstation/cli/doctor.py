@@ -101,10 +101,9 @@ def _system_clock() -> str:
 
 def _instrument(name: str, entry: InstrumentConfig) -> str:
     """The driver exists, and so does what its address names; nothing is sent to hardware."""
-    description = getattr(load_driver(name, entry), "DRIVER", None)
-    schemes = (*description.schemes, "wirelog") if description else ()
+    schemes = (*load_driver(name, entry).DRIVER.schemes, "wirelog")
     for address in filter(None, (entry.address, entry.guard_address)):
-        if schemes and address.partition(":")[0] not in schemes:
+        if address.partition(":")[0] not in schemes:
             raise OSError(f'{entry.driver} takes no address "{address}"; its kinds are {", ".join(schemes)}')
     if entry.simulate:
         importlib.import_module(f"drivers.simulators.{entry.driver}")

@@ -43,9 +43,9 @@ def load_driver(name: str, entry: InstrumentConfig) -> Any:
         )
     driver = importlib.import_module(f"drivers.{entry.driver}")
     description, wanted = getattr(driver, "DRIVER", None), capability_of(name)
-    if not hasattr(driver, "connect"):
+    if not isinstance(description, DriverDescription):
         raise BadInput(f'[instruments.{name}] names "{entry.driver}", which is no driver')
-    if description is not None and wanted is not None and description.capability != wanted:
+    if wanted is not None and description.capability != wanted:
         raise BadInput(
             f'[instruments.{name}] names the driver "{entry.driver}", which is for a {description.capability}, '
             f"not for a {wanted}; `groundstation instruments` lists the others"
