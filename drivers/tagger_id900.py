@@ -32,6 +32,7 @@ DRIVER = DriverDescription(
     documentation="IDQ's Python examples, and the manual in part (its SCPI pages 78-87 and 89 were not at hand). Tags "
     "need IDQ's DataLinkTarget service. What an input without a single tag sends in a period is not documented: times "
     "are refused then. Firmware with TSST# commands is refused.",
+    tested_with="a far end that speaks ZeroMQ by hand, in the tests; there is no simulator of it yet",
 )
 
 T = TypeVar("T")
