@@ -11,6 +11,7 @@ import json
 import os
 import selectors
 import signal
+import socket
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -169,7 +170,28 @@ class Loop:
         self._running = False
 
     def run(self) -> None:
-        """Until `stop`."""
+        """Until `stop`, or until a signal ends the program: between two callbacks, never within one.
+
+        A block of light would else be sent and its truth not told.
+        """
+        ours = [number for number in _ENDING if signal.getsignal(number) is _end]
+        if not ours:
+            self._turn()
+            return
+        waker, woken = socket.socketpair()
+        with waker, woken:
+            waker.setblocking(False)
+            self.watch(woken.fileno(), self.stop)
+            signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
+            try:
+                for number in ours:
+                    signal.signal(number, lambda *_: None)
+                self._turn()
+            finally:
+                signal.set_wakeup_fd(-1)
+                self.watch(woken.fileno(), None)
+
+    def _turn(self) -> None:
         while self._running:
             wait_s = max(0.0, self._timers[0][0] - monotonic_s()) if self._timers else None
             for key, events in self._selector.select(wait_s):
