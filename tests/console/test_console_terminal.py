@@ -32,7 +32,8 @@ try:
         for _ in range(3):
             view.update(MID_PASS)
         view.message("READY")
-        time.sleep(30)
+        for _ in range(300):
+            time.sleep(0.1)  # a signal that comes just before a sleep is seen after it
 except KeyboardInterrupt:
     print("interrupted")
 """
