@@ -219,6 +219,7 @@ def two_simulators():
         program.communicate(timeout=10)
 
 
+@pytest.mark.slow
 def test_two_real_streams_become_one_across_a_rollover_of_the_second(two_simulators):
     clock, addresses = two_simulators
     common = CommonSignal(0b1100, 0b1100, 5000)

@@ -255,6 +255,7 @@ def test_a_real_mount_needs_a_second_link_for_the_guard(refused: Refused) -> Non
     assert "guard_address" in refused.run(shared)
 
 
+@pytest.mark.slow
 def test_after_a_refusal_the_same_output_can_be_used(refused: Refused) -> None:
     text = instrument(station_text(), "detector_v", f"serial:{refused.folder / 'ttyUSB7'}")
     first = refused.run_with_programs(text)

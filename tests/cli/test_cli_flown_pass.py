@@ -163,6 +163,7 @@ def test_a_replay_gives_the_same_report_and_loads_no_instrument(flown: FlownPass
     assert provenance["run_id"] == report_of(flown.output)["provenance"]["run_id"]
 
 
+@pytest.mark.slow
 def test_a_replay_keeps_the_speed_it_is_given(flown: FlownPass, tmp_path: Path) -> None:
     assert replay(flown.sealed, tmp_path / "again", "--speed", "30") == 0
     assert result_bytes(tmp_path / "again") == result_bytes(flown.output)

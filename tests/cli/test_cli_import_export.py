@@ -97,6 +97,7 @@ def test_a_time_far_from_zero_is_recorded_from_a_later_zero_and_exported_as_it_w
     assert f"# gap {first} {first + 1} - a loss" in lines
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ptu", "npy", "qutag", "csv", "photon-hdf5", "swabian", "a1", "a2", "qcrypto-1"])
 def test_a_recording_goes_out_and_comes_in_again(
     name: str, long_recording: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

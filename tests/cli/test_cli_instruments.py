@@ -69,6 +69,7 @@ def test_every_driver_module_with_connect_describes_itself() -> None:
 # --- The probe -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_probe_finds_the_mount_and_says_who_did_not_answer(console: Console) -> None:
     # In a fast world the hand control soon forgets a question that it did not understand.
     with simulator("mount_nexstar", "--clock", "0:0:50.0") as address:
@@ -126,6 +127,7 @@ def test_what_cannot_be_asked_is_refused_in_one_sentence(
 # --- The console -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_list_of_questions_is_asked_one_after_the_other_and_logged(tmp_path: Path) -> None:
     with simulator("detector_spd") as address:
         typed = "*IDN?\nhvolt 200\nhvolt?"
@@ -145,6 +147,7 @@ def test_a_list_of_questions_is_asked_one_after_the_other_and_logged(tmp_path: P
     assert again == lines
 
 
+@pytest.mark.slow
 def test_hexadecimal_bytes_and_escapes_reach_a_mount(tmp_path: Path) -> None:
     log = tmp_path / "mount.jsonl"
     with simulator("mount_nexstar", "--address", "tcp://127.0.0.1:0") as address:

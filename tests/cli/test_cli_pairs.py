@@ -86,6 +86,7 @@ def test_a_narrower_window_finds_fewer(recorded: Path, console: Console, tmp_pat
     assert found[0] / found[1] == pytest.approx(0.524, abs=0.03)  # type: ignore[operator]  # erf(300 / 420 / sqrt 2)
 
 
+@pytest.mark.slow
 def test_recordings_that_are_still_growing_are_followed_to_the_same_result(
     experiment: Path, tmp_path: Path, console: Console
 ) -> None:

@@ -69,6 +69,7 @@ def test_noise_has_no_clock_anywhere(seed):
         find_pair_clock(*streams(Planted(), World(2e5, 0.0, seconds=3), seed))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(15))
 def test_too_few_pairs_give_the_right_clock_or_none(seed):
     """Around the limit of what can be told, the answer may be no, and is never wrong."""
@@ -369,6 +370,7 @@ def test_noise_has_no_clock_in_two_seconds_and_ten_ppm(seed):
         find_pair_clock(*streams(Planted(), World(1e4, 0.0, seconds=4), seed))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("max_offset_s", [1e-6, 1e-5, 6e-5, 1e-3])
 def test_a_narrow_range_finds_half_a_percent_of_pairs_and_refuses_noise(max_offset_s):
     narrow = {"max_offset_s": max_offset_s, "max_frequency_offset": 1e-7}

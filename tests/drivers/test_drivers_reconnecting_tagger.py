@@ -170,6 +170,7 @@ def test_half_a_word_before_a_reset_is_never_a_tag(line, recorder):
     recorder.check()
 
 
+@pytest.mark.slow
 def test_a_restarted_tagger_goes_on_in_the_same_recording(line, recorder, clock, tmp_path):
     """Its counter begins elsewhere: the tags of the second program lie on the time scale of the first."""
     recorder.read_world_s(6)

@@ -204,6 +204,7 @@ def test_trouble_and_complaints_of_the_stage_are_faults() -> None:
     assert troubles(IS_HOMED | MOVING | 0x80000000) == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", [0, 5, 9, 10, 11, 18])
 def test_a_byte_too_few_or_too_many_is_never_read_as_an_angle(place: int) -> None:
     good = status(4_096_000)

@@ -123,6 +123,7 @@ def test_one_second_may_be_told_by_rmc_alone() -> None:
     assert status_of(*[lines(rmc(b"000000.00", date=b"010100"))] * 4).utc_ns == parse_utc("2000-01-01T00:00:00Z")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("burst", "said"),
     [

@@ -202,6 +202,7 @@ def test_a_mount_that_stays_lost_is_a_fault_with_alarms_and_attempts_to_stop(wor
     assert world.flight.tracking_over.is_set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("state", [State.SLEW, State.ARMED, State.TRACK, State.PARKING])
 def test_a_mount_that_is_lost_for_a_moment_is_found_again_and_the_pass_goes_on(world, state):
     """Rates and slews are commanded anew; the guard hears nothing meanwhile, so that it can stop the mount."""

@@ -223,6 +223,7 @@ def test_a_full_disk_is_said_and_the_next_recovery_does_the_rest(wreck: Path) ->
     assert recover(wreck).cannot == ()
 
 
+@pytest.mark.slow
 def test_no_failure_of_any_call_in_a_recovery_loses_anything(tmp_path: Path) -> None:
     wrecked, clean = tmp_path / "wrecked", tmp_path / "uninterrupted"
     wrecked.mkdir()

@@ -138,6 +138,7 @@ def test_a_parked_mount_refuses_and_unparks(mount, fast_clock, eventually):
     assert line.info()[3] == 1
 
 
+@pytest.mark.slow
 def test_tracking_keeps_right_ascension(mount, fast_clock, eventually):
     line = mount("--clock", fast_clock(30))
     for command in (b":Sz150*00:00#", b":Sa40*00:00#", b":MS#"):
@@ -188,6 +189,7 @@ def flying(mount, speed, before_rise_s):
     return line, rise, clock_from_text(clock)
 
 
+@pytest.mark.slow
 def test_it_slews_waits_and_follows_the_satellite(mount, eventually):
     line, rise_ns, _ = flying(mount, 20, 100)
     assert line.ask(b":TLES#") == "V"
@@ -241,6 +243,7 @@ def test_it_catches_a_satellite_that_is_up_and_offsets_move_the_telescope(mount,
     assert line.ask(b":TLESCK#") == "E"
 
 
+@pytest.mark.slow
 def test_a_path_of_points_a_second_apart_is_followed_to_its_end(mount, fast_clock, eventually):
     text = fast_clock(10)
     line, clock = mount("--clock", text), clock_from_text(text)

@@ -74,6 +74,7 @@ def test_a_slew_to_altitude_and_azimuth_arrives_and_stops(start, fast_clock, eve
     assert go_to(line, 120.5, -4.0) == b"1"
 
 
+@pytest.mark.slow
 def test_after_a_slew_to_the_stars_it_tracks_them(start, fast_clock, eventually):
     line = start("mount_ioptron", "--clock", fast_clock(30)).line()
     go_to(line, 150.0, 40.0)

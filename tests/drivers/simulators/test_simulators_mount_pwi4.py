@@ -111,6 +111,7 @@ def test_an_offset_of_an_axis_moves_it_and_a_rate_goes_on(fast, eventually):
         assert fast.ask("/mount/offset", **query)[0] == 400
 
 
+@pytest.mark.slow
 def test_a_path_is_followed_and_takes_offsets_along_and_across_the_motion(fast, eventually):
     """Due east at an altitude of 60 degrees: along is azimuth, halved by the cosine; to its left is up."""
     zero = utc_s(fast.status()) + 20.0
@@ -150,6 +151,7 @@ def test_a_path_in_right_ascension_is_followed_on_the_sky(fast, eventually):
     assert float(status["mount.dec_j2000_degs"]) == pytest.approx(60.0, abs=0.02)
 
 
+@pytest.mark.slow
 def test_an_element_set_is_followed_as_sgp4_predicts(start, fast_clock, eventually):
     """At a moment at which the station sees it, 12 hours before its epoch."""
     orbit = Orbit(ElementSet.parse(*ISS), XINGLONG, EarthOrientation(0.0, 0.0, 0.0, "none", "UT1 = UTC"))

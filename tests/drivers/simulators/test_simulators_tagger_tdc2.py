@@ -195,6 +195,7 @@ def test_the_reader_program_ends_when_nobody_reads():
     process.stderr.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [

@@ -89,6 +89,7 @@ def test_errors_wait_in_a_queue_that_overflows(begin):
     assert ask("SYST:ERR?") == '+0,"No error"'
 
 
+@pytest.mark.slow
 def test_it_warms_up_and_then_locks(begin, eventually):
     ask = begin("--age-s", 0, "--warm-up-s", 60, speed=100)
     assert ask("SYNC:LOCK?") == "0"
@@ -97,6 +98,7 @@ def test_it_warms_up_and_then_locks(begin, eventually):
     eventually(lambda: ask("SYNC:HEALTH?") == "0x0")
 
 
+@pytest.mark.slow
 def test_without_gps_it_coasts_and_the_interval_is_stale(begin, eventually):
     ask = begin("--gps-loss-after-s", 100, "--gps-loss-for-s", 300, speed=150, faults=LOSS)
     assert ask("SYNC:LOCK?") == "1"
