@@ -1,16 +1,21 @@
 """What every driver must do, whatever its capability and model."""
 
 import contextlib
+import pkgutil
 import statistics
 import threading
 import time
+import tomllib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import drivers.simulators
 from groundstation.errors import BadInput, GroundStationError
 
+SIMULATORS = Path(__file__).with_name("simulators.toml")
 THREADS, QUESTIONS = 2, 20
 #: A question that needs an answer of its own, by capability; the drivers without one only listen.
 QUESTION: dict[str, Callable[[Any], object]] = {
@@ -87,6 +92,13 @@ def test_two_threads_never_get_each_others_answers(connected: Any, device) -> No
 def test_an_unknown_setting_is_refused_before_anything_is_opened(device) -> None:
     with pytest.raises(BadInput, match="has no key"):
         device.connect(no_such_setting=1)
+
+
+def test_every_simulator_stands_in_the_list_of_those_that_are_tested() -> None:
+    """So that a new instrument cannot be forgotten."""
+    listed = {table["driver"] for table in tomllib.loads(SIMULATORS.read_text())["instruments"].values()}
+    modules = {module.name for module in pkgutil.iter_modules(drivers.__path__)}
+    assert {module.name for module in pkgutil.iter_modules(drivers.simulators.__path__)} & modules == listed
 
 
 def test_closing_twice_is_closing_once_and_it_can_be_connected_again(connected: Any, device) -> None:

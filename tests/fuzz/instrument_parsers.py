@@ -1,7 +1,10 @@
 """The pure parsers of the drivers, each with a valid sample: module -> (parser of bytes, sample)."""
 
 import json
+import struct
 from collections.abc import Callable
+
+import numpy as np
 
 from drivers import (
     alpaca,
@@ -9,6 +12,7 @@ from drivers import (
     id900_protocol,
     json_stream,
     mount_alpaca,
+    mount_easycomm,
     mount_ioptron,
     mount_pwi4,
     mount_rotctld,
@@ -17,6 +21,7 @@ from drivers import (
     scpi,
     supply_sim928,
     tagger_picoquant,
+    tagger_swabian,
     tdc1_words,
     tenmicron,
     time_base_jackson,
@@ -41,6 +46,25 @@ def _tdc1(data: bytes) -> object:
         assert block.time_ps.size == 0 or block.time_ps[0] >= latest
         latest = block.latest_ps
     return decoder.settle()
+
+
+def _swabian(data: bytes) -> object:
+    """As tags of 16 bytes: kind, nothing, how many were missed, channel, time."""
+    tags = np.frombuffer(data[: len(data) // 16 * 16], "u1, u1, <u2, <i4, <i8")
+    decoder, latest_ps = tagger_swabian.StreamDecoder((1, -2, 3), 100), -1
+    for start in range(0, tags.size, 7):
+        part = tags[start : start + 7]
+        for block in decoder.feed(part["f4"], part["f3"], part["f0"], part["f2"], 0, False):
+            assert (block.time_ps[1:] >= block.time_ps[:-1]).all()
+            assert block.time_ps.size == 0 or block.time_ps[0] >= latest_ps
+            latest_ps = block.latest_ps
+    return decoder
+
+
+def _ptu_head() -> bytes:
+    tags = ((b"TTResult_NumberOfRecords", 0x10000008, 7), (b"Measurement_Mode", 0x10000008, 2))
+    tags += ((b"File_Comment", 0x4001FFFF, 0), (b"Header_End", 0xFFFF0008, 0))
+    return b"PQTTTR\0\0" + b"1.0.00\0\0" + b"".join(struct.pack("<32siIq", name, -1, *rest) for name, *rest in tags)
 
 
 def _pwi4(data: bytes) -> object:
@@ -69,6 +93,7 @@ PARSERS: dict[str, tuple[tuple[Parse, bytes], ...]] = {
         (id900_protocol.parse_link_status, b'{"status":{"errors":[],"timestamps_count":0}}'),
     ),
     "json_stream": ((lambda data: json_stream.JsonSplitter().feed(data), b'{"a":"}{"}\x17'),),
+    "mount_easycomm": ((mount_easycomm.parse_position, b"AZ-184.5 EL-180.0"), (mount_easycomm.parse_version, b"VE2.2")),
     "mount_ioptron": (
         (mount_ioptron.parse_position, b"+16200000043380000#"),
         (mount_ioptron.parse_system_status, b"+0589320049751999210521#"),
@@ -94,7 +119,11 @@ PARSERS: dict[str, tuple[tuple[Parse, bytes], ...]] = {
         (nanowires_websq.parse_message, b'{"label":"BiasCurrent","value":[1.0]}'),
         (lambda data: nanowires_websq.parse_counts(data, 2), b"1596115200.25,12,0"),
     ),
-    "rotator_apt": ((rotator_apt.split_message, bytes.fromhex("640401000150")),),
+    "rotator_apt": (
+        (rotator_apt.split_message, bytes.fromhex("640401000150")),
+        (rotator_apt.parse_info, struct.pack("<I8s", 55000001, b"K10CR1") + bytes(72)),
+        (rotator_apt.parse_status, struct.pack("<HlLL", 1, 409600, 0, 0x400)),
+    ),
     "scpi": (
         (scpi.parse_identity, b"KEYSIGHT,E36312A,MY1,1.0"),
         (scpi.parse_error, b'-113,"Undefined header"'),
@@ -106,6 +135,12 @@ PARSERS: dict[str, tuple[tuple[Parse, bytes], ...]] = {
     "supply_sim928": ((supply_sim928.parse_slots, b"26"), (supply_sim928.parse_overloads, b"9")),
     "tagger_picoquant": (
         (lambda data: tagger_picoquant.FrameReader().feed(data), b'{"tags": 1}\n' + bytes(8) + b"\1"),
+        (tagger_picoquant.parse_ptu_header, _ptu_head()),
+        (text(tagger_picoquant.parse_place), b"picoquant:///data/a.ptu"),
+    ),
+    "tagger_swabian": (
+        (_swabian, b"".join(struct.pack("<BxHiq", n % 5, n % 5, 1 + n % 3, 1000 * n) for n in range(12))),
+        (text(tagger_swabian.parse_place), b"swabian://192.168.0.7:41101"),
     ),
     "tdc1_words": ((_tdc1, b"".join((n * 5000 << 5 | 1).to_bytes(4, "little") for n in range(1, 60))),),
     "tenmicron": (

@@ -27,7 +27,9 @@ from hypothesis import strategies as st
 
 import drivers
 from drivers import detector_spd, mount_nexstar, tagger_tdc2, transmitter_sdp1
+from drivers.transport.wire_log import read_wire_log
 from groundstation import clock, config
+from groundstation.cli.talking import bytes_of, request_of
 from groundstation.core.tags import TagBlock
 from groundstation.errors import GroundStationError
 from groundstation.passes.elements import read_element_file
@@ -252,6 +254,13 @@ PARSERS: dict[str, Parser] = {
         _each(_text(clock.clock_from_text), _text(clock.parse_utc)),
         lambda: [b"system", b"1482166140000000000:123:10.0", b"2016-12-19T16:52:13.123456789Z"],
     ),
+    "wire log": Parser(
+        _from_file(read_wire_log, "wire.jsonl"),
+        lambda: [b'{"address": "tcp://a:1"}\n{"direction": "out", "hex": "4b78"}\n{"direction": "in", "hex": "78"}\n'],
+    ),
+    "typed bytes": Parser(_each(_text(bytes_of)), lambda: [rb"SYST:ERR?\r\n\x00"]),
+    "typed hexadecimal": Parser(_each(_text(lambda line: bytes_of(line, hexadecimal=True))), lambda: [b"4b 78"]),
+    "typed request": Parser(_each(_text(request_of)), lambda: [b'PUT /path name=value "other=with spaces"']),
     "any foreign file": Parser(
         _from_file(lambda path: _everything(path, None), "foreign"), lambda: [_a1_words(), b"1,2\n3,4\n"]
     ),
@@ -282,7 +291,6 @@ NO_PARSER = {
     "drivers.snapi_process": "its frames are read by tagger_picoquant",
     "drivers.supply_scpi": "its parsers are in scpi",
     "drivers.tagger_id900": "its parsers are in id900_protocol",
-    "drivers.tagger_swabian": "the vendor's library gives arrays",
     "drivers.tagger_tdc1": "its parsers are in tdc1_words",
     "drivers.tdc1_arrivals": "looks at times of arrival",
     "drivers.simulators": "the other end of the wires, for tests",

@@ -1,0 +1,220 @@
+"""Azimuth-elevation rotators of radio amateurs by EasyComm II (serial, or TCP): they go to one position after another.
+
+Commands are two letters and a value, in lines; an answer echoes the letters of its question. Nothing acknowledges a
+command, though many firmwares answer one with the position: so before the first question after it the driver asks for
+the version and passes over what comes before that. Sources: C. Jackson's specification (easycomm.txt of WiSP, kept in
+Hamlib under rotators/easycomm), what Hamlib 4.5.4 sends (`rotctl -m 202`), and public logs of controllers.
+"""
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from drivers.settings import LinkSettings, parse_settings, require_positive
+from drivers.transport import Link, open_link
+from groundstation.clock import NS_PER_S, Clock, monotonic_s
+from groundstation.errors import BadInput, InstrumentFault, TransportTimeout, WireError, WrongInstrument
+from groundstation.instruments import DriverDescription, Identity, Mount, MountCapabilities, MountReading, Settings
+
+T = TypeVar("T")
+
+DRIVER = DriverDescription(
+    instrument="EasyComm II antenna rotators (SatNOGS and others)",
+    capability="mount",
+    schemes=("serial", "tcp"),
+    documentation="The published specification, one page: positions in steps of 0.1 deg and stop, complete. It has no "
+    "rates, limits, acknowledgement or status (GS is of EasyComm III) and leaves open how an answer ends: a line is "
+    "expected. Whether it moves is seen in its positions; a controller that does not answer VE is refused",
+    tested_with="our simulator, which Hamlib 4.5.4 drives too (rotctl -m 202)",
+)
+
+# --- Protocol: bytes to meaning and back, no I/O ---------------------------------------------------------
+
+POSITION, VERSION, STOP = b"AZ EL\n", b"VE\n", b"SA SE\n"
+_ANGLES = re.compile(r"AZ([+-]?\d{1,3}(?:\.\d{1,6})?) ?EL([+-]?\d{1,3}(?:\.\d{1,6})?)")
+
+
+def go_to(azimuth_deg: float, elevation_deg: float) -> bytes:
+    """`AZ120.5 EL45.3` with its end: not of fixed width, one decimal place."""
+    return f"AZ{azimuth_deg:.1f} EL{elevation_deg:.1f}\n".encode("ascii")
+
+
+def parse_position(answer: bytes) -> tuple[float, float]:
+    """Azimuth and elevation in degrees, of any turn, from `AZ120.5 EL45.3`. Raises WireError."""
+    text = " ".join(answer.decode("ascii", "replace").split())
+    if not (found := _ANGLES.fullmatch(text)):
+        raise WireError(f"the rotator answered {text[:40]!r} where AZ and EL with their angles were expected")
+    return float(found[1]), float(found[2])
+
+
+def parse_version(answer: bytes) -> str:
+    """The text after `VE`. Raises WireError."""
+    text = answer.decode("ascii", "replace").strip()
+    if not text.startswith("VE"):
+        raise WireError(f"the rotator answered {text[:40]!r} where VE and its version were expected")
+    return text[2:].strip()
+
+
+# --- Driver ----------------------------------------------------------------------------------------------
+
+_STILL_DEG = 0.15  # two readings so close are the same place: they come in steps of 0.1 deg
+
+
+@dataclass(frozen=True)
+class EasycommSettings(LinkSettings):
+    """Settings of the station file; what the rotator can do, the protocol does not tell.
+
+    `rests_after_s`: so long (world time) without motion it is at rest, and either within `tolerance_deg` of its target
+    or has failed.
+    """
+
+    timeout_s: float = 1.0
+    elevation_deg: tuple[float, float] = (0.0, 90.0)
+    max_rate_deg_s: float = 3.0
+    max_acceleration_deg_s2: float = 3.0
+    command_latency_s: float = 0.1
+    tolerance_deg: float = 0.5
+    rests_after_s: float = 2.0
+
+
+class EasycommMount:
+    """An EasyComm II rotator: a `Mount` that follows by positions.
+
+    All calls may raise TransportTimeout, TransportLost, WireError and InstrumentFault (an alarm). A call on a lost link
+    first tries to make it again, once; nothing that was commanded before is repeated.
+    """
+
+    def __init__(self, link: Link, clock: Clock, settings: EasycommSettings) -> None:
+        self._link, self._clock, self._settings = link, clock, settings
+        self._version: str | None = None
+        self._target: tuple[float, float] | None = None
+        self._last: tuple[float, float] | None = None
+        self._moved_ns = 0
+        self.capabilities = MountCapabilities(
+            settings.max_rate_deg_s, settings.max_acceleration_deg_s2, 0.0, settings.command_latency_s, "positions"
+        )  # 0.0: it takes no rates
+
+    def identify(self) -> Identity:
+        """Its version, which is all that it says of itself. Raises WrongInstrument if that or the position is none."""
+        try:
+            version, _, _ = self._ask(VERSION, parse_version)
+            self._ask(POSITION, parse_position)
+        except WireError as error:
+            raise WrongInstrument(f"{self._link.address} does not answer as EasyComm II does: {error}") from error
+        self._version = self._version or version
+        if version != self._version:
+            raise WrongInstrument(
+                f'{self._link.address} now answers as version "{version}", it was "{self._version}"; check the address'
+            )
+        return Identity("EasyComm II rotator", firmware=version)
+
+    def read_position(self) -> MountReading:
+        """Both angles in steps of 0.1 deg, of some moment between question and answer."""
+        (azimuth_deg, elevation_deg), sent_ns, received_ns = self._ask(POSITION, parse_position)
+        half_ns = (received_ns - sent_ns) // 2
+        return MountReading(azimuth_deg % 360.0, elevation_deg, sent_ns + half_ns, half_ns / NS_PER_S)
+
+    def set_rates(self, azimuth_arcsec_s: float, elevation_arcsec_s: float) -> None:
+        """Always InstrumentFault: the protocol has no rates."""
+        raise InstrumentFault(f"the rotator at {self._link.address} takes positions, no rates; nothing was commanded")
+
+    def go_to(self, azimuth_deg: float, elevation_deg: float) -> None:
+        """Start to move; which way round is up to the rotator. Raises BadInput outside the settings' elevations."""
+        low, high = self._settings.elevation_deg
+        if not (math.isfinite(azimuth_deg) and low <= elevation_deg <= high):
+            place = f"azimuth {azimuth_deg}, elevation {elevation_deg} deg"
+            raise BadInput(f"the rotator cannot go to {place}; its elevation is limited to {low:g}..{high:g} deg")
+        self._target, self._last = (azimuth_deg % 360.0, elevation_deg), None
+        self._moved_ns = self._clock.utc_ns()
+        self._tell(go_to(*self._target))
+
+    def is_slewing(self) -> bool:
+        """Whether it is still on its way, as its positions tell. InstrumentFault when it rests short of its target."""
+        if self._target is None:
+            return False
+        reading = self.read_position()
+        here = reading.azimuth_deg, reading.elevation_deg
+        if self._last is None or _distance_deg(here, self._last) > _STILL_DEG:
+            self._last, self._moved_ns = here, reading.utc_ns
+        if reading.utc_ns - self._moved_ns <= self._settings.rests_after_s * NS_PER_S:
+            return True
+        wanted, self._target = self._target, None
+        if _distance_deg(here, wanted) > self._settings.tolerance_deg:
+            raise InstrumentFault(
+                f"the rotator at {self._link.address} rests at azimuth {here[0]:g} deg, elevation {here[1]:g} deg, but "
+                f"was sent to {wanted[0]:g}, {wanted[1]:g}; check its limits and its power"
+            )
+        return False
+
+    def stop(self) -> None:
+        """Stop both axes, and hear from the rotator afterwards, for it does not acknowledge."""
+        self._tell(STOP)
+        self._target = None
+        self.read_position()
+
+    def close(self) -> None:
+        """Give the link back; commands nothing."""
+        self._link.close()
+
+    def _tell(self, command: bytes) -> None:
+        with self._link.exchange():
+            if self._link.lost:
+                self._link.reconnect(self.identify)
+            self._link.write(command)
+            self._link.mark_in_step(False)  # it may answer, or not
+
+    def _ask(self, question: bytes, parse: Callable[[bytes], T], attempts: int = 2) -> tuple[T, int, int]:
+        """The answer, and when (UTC ns) the question was sent and the answer received; asked again when that failed."""
+        with self._link.exchange():
+            if self._link.lost:
+                self._link.reconnect(self.identify)
+            try:
+                if not self._link.in_step:
+                    self._link.write(VERSION)
+                    self._answer(VERSION)
+                    self._link.mark_in_step()
+                self._link.flush_input()
+                sent_ns = self._clock.utc_ns()
+                self._link.write(question)
+                return parse(self._answer(question)), sent_ns, self._clock.utc_ns()
+            except (TransportTimeout, WireError):
+                self._link.mark_in_step(False)
+                if attempts <= 1:
+                    raise
+                return self._ask(question, parse, attempts - 1)
+
+    def _answer(self, question: bytes) -> bytes:
+        """The next line with the letters of the question; others are passed over. InstrumentFault for an alarm."""
+        deadline = monotonic_s() + self._link.timeout_s
+        line = b""
+        while (left_s := deadline - monotonic_s()) > 0.0 or not line:
+            line = self._link.read_until(b"\n", max(0.0, left_s)).strip()
+            if line.startswith(b"AL"):
+                self._link.mark_in_step(False)
+                raise InstrumentFault(f"the rotator at {self._link.address} raises an alarm: {line[2:42]!r}")
+            if line.startswith(question[:2]) and line != question.strip():  # that would be an echo
+                whole = question != POSITION or b"EL" in line
+                return line if whole else line + b" " + self._link.read_until(b"\n", max(0.0, left_s))
+        raise WireError(f"{self._link.address} answered {line[:40]!r} to {question!r}; check what is connected there")
+
+
+def _distance_deg(a: tuple[float, float], b: tuple[float, float]) -> float:
+    """The larger of both axes' angles."""
+    return max(abs((a[0] - b[0] + 180.0) % 360.0 - 180.0), abs(a[1] - b[1]))
+
+
+def connect(address: str, clock: Clock, settings: Settings) -> Mount:
+    """Connect and identify the rotator; `clock` gives the world time of each reading."""
+    driver = "mount_easycomm"
+    chosen = parse_settings(EasycommSettings, settings, driver)
+    for key in ("timeout_s", "max_rate_deg_s", "max_acceleration_deg_s2", "tolerance_deg", "rests_after_s"):
+        require_positive(getattr(chosen, key), key, driver)
+    mount = EasycommMount(open_link(address, timeout_s=chosen.timeout_s, log=chosen.log), clock, chosen)
+    try:
+        mount.identify()
+    except BaseException:
+        mount.close()
+        raise
+    return mount
