@@ -4,9 +4,11 @@ The device pushes the tags of each channel to the service, which passes them on 
 message for each sub-acquisition. The wire format from device to service is not published, so without the service there
 are only counters and histograms. How the messages become absolute times: `id900_protocol.SubAcquisitions`.
 Sources: IDQ Time Controller Python examples (`utils/common.py`, `utils/acquisitions.py`, merge on the fly);
-Time Controller Series User Manual, the pages that are in the reference.
+Time Controller Series User Manual, the pages that are in the reference; for the texts of answers, the range of
+integration times and the steps of thresholds MSLNZ/pr-single-photons, `photons/equipment/idq_time_controller.py`.
 """
 
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -32,7 +34,8 @@ DRIVER = DriverDescription(
     documentation="IDQ's Python examples, and the manual in part (its SCPI pages 78-87 and 89 were not at hand). Tags "
     "need IDQ's DataLinkTarget service. What an input without a single tag sends in a period is not documented: times "
     "are refused then. Firmware with TSST# commands is refused.",
-    tested_with="a far end that speaks ZeroMQ by hand, in the tests; there is no simulator of it yet",
+    tested_with="our simulator, and a far end that speaks ZeroMQ by hand; never a device or IDQ's service",
+    inputs=4,
 )
 
 T = TypeVar("T")
@@ -43,10 +46,13 @@ _LONGEST_S = 4.0  # the recorder takes a tagger for gone when it does not tell t
 _LEAST_DEAD_PS = 40_000
 _MOST_DELAY_PS = 4_000_000  # longer ones are unsafe at high rates
 _MOST_BINS = 16_383
-_VOLTS_APART = 0.02  # a threshold is set by a DAC of unknown step
+_VOLTS_APART = 0.02  # a threshold is set by a DAC; 1 V read back as 0.999424 V from an ID900 of MSL
 _SETTLED_SHARE = 1 / 8  # of a period: so close together come the messages of one period
 _PATIENCE_PERIODS, _PATIENCE_S = 2, 1.0
 _POLL_S = 0.05
+_MOST_COUNTING_MS = 65_535
+#: Names of errors as IDQ's multi-device example and MSL's client find them in answers; a link to nothing is refused so.
+_REFUSAL = re.compile(rb"SCPI_ERR_|\bERROR\b|No connection", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -134,9 +140,9 @@ class Controller:
             return parse(self._link.query(question.encode()))
 
     def tell(self, command: str) -> None:
-        """Give a command; what it answers is not documented, unless it is an error."""
+        """Give a command. It answers "Value set to ...", something else or nothing; an error is told by its name."""
         answer = self._link.query(command.encode())
-        if b"ERROR" in answer.upper():
+        if _REFUSAL.search(answer):
             raise InstrumentFault(f"the time controller refuses {command}: {answer[:80].decode('ascii', 'replace')}")
 
     def set_word(self, path: str, word: str) -> None:
@@ -291,7 +297,7 @@ class Id900Tagger:
 
     def set_counting_time(self, milliseconds: int) -> None:
         """How long the counters count, again and again."""
-        _require(0 < milliseconds <= 3_600_000, "milliseconds", milliseconds, "1 to 3600000")
+        _require(0 < milliseconds <= _MOST_COUNTING_MS, "milliseconds", milliseconds, f"1 to {_MOST_COUNTING_MS}")
         for number in self._inputs:
             self._controller.tell(f"INPU{number}:COUN:MODE CYCL")
             self._controller.set_integer(f"INPU{number}:COUN:INTE", milliseconds)
@@ -306,6 +312,7 @@ class Id900Tagger:
         _require(0 < bins <= _MOST_BINS, "bins", bins, f"1 to {_MOST_BINS}")
         self._controller.set_word(f"HIST{number}:REF:LINK", f"TSCO{first}")
         self._controller.set_word(f"HIST{number}:STOP:LINK", f"TSCO{second}")
+        self._controller.set_word(f"HIST{number}:ENAB:LINK", "REC")
         self._controller.set_integer(f"HIST{number}:MIN", minimum_ps)
         self._controller.set_integer(f"HIST{number}:BWID", bin_ps)
         self._controller.set_integer(f"HIST{number}:BCOU", bins)

@@ -154,7 +154,8 @@ def _light(world: World, scene_file: Path | None, tick_ps: Fraction) -> tuple[Li
     )
     sky = Sky(orbit, zero, zero, parse_utc(scene["stop_utc"]))
     epoch = parse_utc(scene["epoch_utc"])
-    return Light(world.parameters, sky, world.board, scene["patterns"], zero, epoch, tick_ps), zero
+    counts = bool(scene.get("tells_counts", True))
+    return Light(world.parameters, sky, world.board, scene["patterns"], zero, epoch, tick_ps, counts), zero
 
 
 def _laboratory_zero(clock: Clock) -> int:
