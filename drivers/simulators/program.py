@@ -200,8 +200,12 @@ class Loop:
                     writable()
                 if events & selectors.EVENT_READ and self._wants(key):
                     readable()
-            while self._timers and self._timers[0][0] <= monotonic_s():
-                heapq.heappop(self._timers)[2]()
+            # What becomes due meanwhile waits: a world that runs too fast must not keep the program from its wires.
+            now_s, due = monotonic_s(), []
+            while self._timers and self._timers[0][0] <= now_s:
+                due.append(heapq.heappop(self._timers)[2])
+            for callback in due:
+                callback()
 
     def _wants(self, key: selectors.SelectorKey) -> bool:
         """False once an earlier callback of the same round has changed or closed the file."""

@@ -149,6 +149,7 @@ def test_tags_that_overflow_are_gaps_of_the_recording_with_their_number(bench, t
     assert np.allclose(np.diff(middles), 5 * PERIOD_PS, atol=PERIOD_PS)  # every fifth sub-acquisition
 
 
+@pytest.mark.slow
 def test_a_lost_sub_acquisition_is_a_gap_and_times_are_true_again_after_it(bench, tmp_path):
     simulated = bench(special=["dlt_loss"])
     with contextlib.closing(TaggerConnection(simulated.connect, PPS, simulated.clock)) as tagger:
@@ -185,6 +186,7 @@ def read_until_it_fails(tagger, timeout_s=10.0):
     raise AssertionError("it went on")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("special", "complaint"),
     [
@@ -203,6 +205,7 @@ def test_times_that_are_unknown_are_refused_and_those_before_were_true(bench, sp
     assert np.median(np.abs(steps - np.rint(steps))) < 1e-4
 
 
+@pytest.mark.slow
 def test_a_service_that_is_gone_ends_in_silence_or_in_our_error_within_the_deadline(bench):
     with contextlib.closing(bench(special=["dlt_stops"]).connect()) as tagger:
         latest_ps, longest_s, deadline = 0, 0.0, monotonic_s() + 1.5
@@ -222,6 +225,7 @@ def test_refusals(bench):
         bench(wrong_model=True).connect()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "faults",
     [

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 
-@pytest.mark.parametrize("program", ["tagger_tdc2", "detector_spd"])
+@pytest.mark.parametrize("program", ["tagger_tdc2", "tagger_id900", "detector_spd"])
 def test_more_signals_while_it_ends_change_nothing(program):
     for _ in range(3):
         with subprocess.Popen(

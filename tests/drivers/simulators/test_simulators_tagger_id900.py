@@ -148,6 +148,7 @@ def test_what_it_cannot_do_is_answered_with_an_error_and_queued(shared, command,
     assert shared.ask("SYSTEM:ERROR:NEXT?") == '+0,"No error"'
 
 
+@pytest.mark.slow
 def test_the_error_queue_overflows_and_can_be_cleared(client):
     device = client(special=["old_errors"])
     assert [device.ask("SYST:ERR?")[:4] for _ in range(3)] == ["-222", "-113", '+0,"']
