@@ -6,24 +6,19 @@ has nine fixed speeds and no other ones, so it cannot follow a satellite. Source
 (2021); INDI `ioptronv3driver.cpp`; the runaway at azimuth 0: Hamlib `rotators/ioptron`.
 """
 
-import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Literal, NamedTuple, TypeVar
 
-from drivers.settings import LinkSettings, parse_settings, require_positive
+from drivers.conversation import QUIET_S, Conversation, ask_until_answered
+from drivers.mounts import reading_between, require_direction, try_all
+from drivers.settings import LinkSettings, closed_on_error, parse_settings
 from drivers.transport import Link, open_link
 from groundstation.clock import NS_PER_S, Clock, monotonic_s, utc_text
-from groundstation.errors import (
-    BadInput,
-    GroundStationError,
-    InstrumentFault,
-    TransportTimeout,
-    WireError,
-    WrongInstrument,
-)
+from groundstation.errors import BadInput, InstrumentFault, WireError, WrongInstrument
 from groundstation.instruments import DriverDescription, Identity, Mount, MountCapabilities, MountReading, Settings
 
 T = TypeVar("T")
@@ -34,6 +29,8 @@ DRIVER = DriverDescription(
     schemes=("serial", "tcp"),
     documentation="the vendor's command language 3.10 and INDI; not documented: whether a new slew may replace one "
     "under way, and which way the arrows of an altazimuth mount turn",
+    follows=False,
+    tested_with="INDI indi_ioptronv3_telescope (client of the simulator)",
 )
 
 # --- Protocol: bytes to meaning and back, no I/O ---------------------------------------------------------
@@ -161,7 +158,6 @@ def _matched(pattern: re.Pattern[bytes], reply: bytes, expected: str) -> re.Matc
 # --- Driver ----------------------------------------------------------------------------------------------
 
 _BITS_PER_BYTE = 10  # with start and stop bit
-_QUIET_S = 0.05  # wall time without a byte after which no late answer is expected
 _POLL_S = 0.05  # world time
 _REST_S = 20.0  # world time in which a stopped mount must have come to rest
 _CLOCK_TOLERANCE_S = 0.5
@@ -194,7 +190,7 @@ class IoptronMount:
 
     def __init__(self, link: Link, clock: Clock, settings: IoptronSettings) -> None:
         self._link, self._clock, self._settings = link, clock, settings
-        self._identity: Identity | None = None
+        self._conversation = Conversation(link, self.identify, self._resynchronise)
         self._byte_ns = round(_BITS_PER_BYTE / settings.line_baud * NS_PER_S)
         self._capabilities = MountCapabilities(
             settings.max_rate_deg_s, settings.max_acceleration_deg_s2, 0.0, settings.command_latency_s, "nothing"
@@ -224,28 +220,15 @@ class IoptronMount:
                 f"{self._link.address} answers as model {model} ({MODELS[model]}), whose axes are not azimuth and "
                 f'elevation; if it is the one meant, set "expected_model" = "{model}"'
             )
-        found = Identity(MODELS[model], firmware)
-        self._identity = self._identity or found
-        if found.model != self._identity.model:
-            raise WrongInstrument(
-                f"{self._link.address} now answers as {found.model}, it was {self._identity.model}; check the address"
-            )
-        return found
+        return self._conversation.recognise(Identity(MODELS[model], firmware))
 
     def read_position(self) -> MountReading:
-        """Both angles, read after the request's last byte has arrived and before the reply's first byte leaves."""
-        sent_ns: list[int] = []
-
-        def read() -> MountReading:
-            direction = parse_position(self._link.read_until(END))
-            earliest_ns, latest_ns = sent_ns[-1], self._clock.utc_ns()
-            there_ns, back_ns = len(POSITION) * self._byte_ns, POSITION_BYTES * self._byte_ns
-            if latest_ns - earliest_ns >= there_ns + back_ns:  # else the line is faster than the settings say
-                earliest_ns, latest_ns = earliest_ns + there_ns, latest_ns - back_ns
-            half_ns = (latest_ns - earliest_ns) // 2
-            return MountReading(*direction, earliest_ns + half_ns, half_ns / NS_PER_S)
-
-        return self._query(POSITION, read, before=lambda: sent_ns.append(self._clock.utc_ns()))
+        """Both angles."""
+        direction, sent_ns, received_ns = self._conversation.ask_timed(
+            POSITION.encode("ascii"), lambda: parse_position(self._link.read_until(END)), self._clock
+        )
+        there_ns, back_ns = len(POSITION) * self._byte_ns, POSITION_BYTES * self._byte_ns
+        return reading_between(*direction, sent_ns, received_ns, there_ns, back_ns)
 
     def set_rates(self, azimuth_arcsec_s: float, elevation_arcsec_s: float) -> None:
         """Raises InstrumentFault always."""
@@ -259,11 +242,7 @@ class IoptronMount:
 
         Raises BadInput beyond -90..90 deg, InstrumentFault below the mount's altitude limit or beyond its axes.
         """
-        if not (math.isfinite(azimuth_deg) and -90.0 <= elevation_deg <= 90.0):
-            raise BadInput(
-                f"the mount cannot go to azimuth {azimuth_deg} deg, elevation {elevation_deg} deg; "
-                "give an azimuth in degrees and an elevation of -90 to 90 deg"
-            )
+        require_direction(azimuth_deg, elevation_deg)
         with self._link.exchange():
             if self._system_status() == PARKED:
                 self._set(":MP0#", "to unpark")
@@ -293,15 +272,8 @@ class IoptronMount:
 
         Raises InstrumentFault when it goes on.
         """
-        errors: list[GroundStationError] = []
         with self._link.exchange():
-            for command in (":Q#", ":qR#", ":qD#", ":ST0#"):
-                try:
-                    self._set(command, "to stop")
-                except GroundStationError as error:
-                    errors.append(error)
-            if errors:
-                raise errors[0]
+            try_all(*(partial(self._set, command, "to stop") for command in (":Q#", ":qR#", ":qD#", ":ST0#")))
             deadline_ns = self._clock.utc_ns() + round(_REST_S * NS_PER_S)
             while (status := self._system_status()) in (SLEWING, *_UNTIRING):
                 if self._clock.utc_ns() > deadline_ns:
@@ -357,71 +329,36 @@ class IoptronMount:
     def _read_model(self) -> str:
         """Four characters and then silence: a lost or doubled one would make another model."""
         reply = self._link.read(MODEL_BYTES)
-        return parse_model(reply + self._link.read_available(_QUIET_S))
+        return parse_model(reply + self._link.read_available(QUIET_S))
 
-    def _query(
-        self, request: str, read: Callable[[], T], attempts: int = 2, before: Callable[[], None] | None = None
-    ) -> T:
-        """One exchange; once more in step again when it failed and may be repeated."""
-        with self._link.exchange():
-            if self._link.lost:
-                self._link.reconnect(self.identify)
-            if not self._link.in_step:
-                self._resynchronise()
-            self._link.flush_input()
-            if before:
-                before()
-            try:
-                self._link.write(request.encode("ascii"))
-                return read()
-            except (TransportTimeout, WireError):
-                self._link.mark_in_step(False)
-                if attempts <= 1:
-                    raise
-            return self._query(request, read, attempts - 1, before)
+    def _query(self, request: str, read: Callable[[], T], attempts: int = 2) -> T:
+        return self._conversation.ask(request.encode("ascii"), read, attempts)
 
     def _resynchronise(self) -> None:
         """Ask for the model until it comes last, and silence after it."""
-        deadline = monotonic_s() + self._link.timeout_s
-        heard = b""
-        while True:
-            self._link.flush_input()
-            self._link.write(MODEL.encode("ascii"))
-            answer, wait_s = b"", self._link.timeout_s / 3.0
-            while more := self._link.read_available(max(0.0, wait_s)):
-                answer, wait_s = (answer + more)[-64:], _QUIET_S
-                if monotonic_s() > deadline:
-                    raise WireError(f"{self._link.address} does not stop sending; check that it is a mount")
-            heard = answer or heard
-            if answer[-MODEL_BYTES:].decode("ascii", "replace") in MODELS:
-                self._link.mark_in_step()
-                return
-            if monotonic_s() >= deadline:
-                break
-        if heard:
-            raise WireError(f"{self._link.address} answers {heard[:20]!r} to :MountInfo#")
-        self._link.mark_silent()
-        raise TransportTimeout(
-            f"no mount answers at {self._link.address} within {self._link.timeout_s:g} s; check that it is on, "
-            "the cable, and the address"
-        )
+        ask_until_answered(self._link, self._ask_for_model, MODEL, "mount")
+
+    def _ask_for_model(self, deadline_s: float) -> bytes | None:
+        self._link.flush_input()
+        self._link.write(MODEL.encode("ascii"))
+        answer, wait_s = b"", self._link.timeout_s / 3.0
+        while more := self._link.read_available(max(0.0, wait_s)):
+            answer, wait_s = (answer + more)[-64:], QUIET_S
+            if monotonic_s() > deadline_s:
+                raise WireError(f"{self._link.address} does not stop sending; check that it is a mount")
+        return None if answer[-MODEL_BYTES:].decode("ascii", "replace") in MODELS else answer
 
 
 def connect(address: str, clock: Clock, settings: Settings) -> Mount:
     """Connect and identify the mount; `clock` gives the world time of each reading."""
-    driver = "mount_ioptron"
-    chosen = parse_settings(IoptronSettings, settings, driver)
-    for key in ("timeout_s", "max_rate_deg_s", "max_acceleration_deg_s2", "line_baud"):
-        require_positive(getattr(chosen, key), key, driver)
+    positive = ("timeout_s", "max_rate_deg_s", "max_acceleration_deg_s2", "line_baud")
+    chosen = parse_settings(IoptronSettings, settings, "mount_ioptron", positive)
     link = open_link(address, timeout_s=chosen.timeout_s, baud=chosen.line_baud, log=chosen.log)
     mount = IoptronMount(link, clock, chosen)
-    try:
+    with closed_on_error(mount):
         mount.identify()
         if chosen.altitude_limit_deg is not None:
             mount.set_altitude_limit_deg(chosen.altitude_limit_deg)
         if chosen.set_clock:
             mount.set_clock()
-    except BaseException:
-        mount.close()
-        raise
     return mount

@@ -38,6 +38,7 @@ DRIVER = DriverDescription(
     capability="tagger",
     schemes=("serial", "tcp"),
     documentation="the vendor's Python clients (pyS15, Timestamp_TDC1); no complete list of commands is published",
+    inputs=4,
 )
 
 # --- Protocol: bytes to meaning and back, no I/O ---------------------------------------------------------

@@ -30,6 +30,7 @@ DRIVER = DriverDescription(
         "give delays of channels instead"
     ),
     tested_with="fpfind reads the same events from the same stream",
+    inputs=4,
 )
 
 # --- Protocol: settings to the reader's command line, no I/O ----------------------------------------------

@@ -22,6 +22,8 @@ class DriverDescription:
 
     `schemes`: the kinds of address that it can be given. `documentation`: what the protocol was taken from, and
     how complete that is. `tested_with`: everything but our own simulator that has spoken with either end of it.
+    `inputs`: of a tagger, how many it has at most for the patterns, which have room for 8. `follows`: of a mount,
+    False when it can only point.
     """
 
     instrument: str
@@ -29,6 +31,8 @@ class DriverDescription:
     schemes: tuple[str, ...]
     documentation: str
     tested_with: str = "our simulator only"
+    inputs: int = 8
+    follows: bool = True
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,8 @@ class Progress(NamedTuple):
     #: The host's UTC when the device's time was that, by the least delayed read so far.
     host_utc_ns: int = 0
     label: UtcLabel | None = None
+    #: The device's tick; 0 while nobody said it.
+    resolution_ps: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,8 @@ def progress_notes(progress: Progress) -> dict[str, object]:
         "latest_ps": progress.latest_ps,
         "host_utc_ns": progress.host_utc_ns,
     }
+    if progress.resolution_ps:
+        notes["resolution_ps"] = progress.resolution_ps
     if (label := progress.label) is not None:
         notes["utc_label"] = {
             "time_ps": label.time_ps,
@@ -70,6 +72,7 @@ def progress_of(notes: Mapping[str, object]) -> Progress:
         UtcLabel(int(label["time_ps"]), int(label["utc_ns"]), float(label["uncertainty_s"]))
         if isinstance(label, dict)
         else None,
+        float(str(notes.get("resolution_ps", 0.0))),
     )
 
 

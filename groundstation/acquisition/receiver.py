@@ -127,7 +127,7 @@ class Receiver:
         first_pulse = int(tags.time_ps[pulses[0]]) if pulses.size else None
         self._labeller.feed(latest_ps, first_pulse, host_utc_ns)
         told_utc_ns = (latest_ps + self._host_minus_device_ps) // PS_PER_NS
-        progress = Progress(self._zero_ps, latest_ps, told_utc_ns, self._labeller.label)
+        progress = Progress(self._zero_ps, latest_ps, told_utc_ns, self._labeller.label, self._tagger.resolution_ps)
         self._buffer.put(Parcel(tags, start_ps, progress, account, tuple(gaps), self.turned_at_s))
 
 

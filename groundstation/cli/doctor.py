@@ -15,9 +15,9 @@ from pathlib import Path
 
 from drivers.transport.addresses import after_scheme, host_and_port
 from drivers.transport.wire_log import read_wire_log
+from groundstation.cli.checking import check_channels, check_mount, space_needed
 from groundstation.cli.loading import load_driver
 from groundstation.cli.planning import plan_pass
-from groundstation.cli.run import check_guard, space_needed
 from groundstation.clock import SystemClock, utc_text
 from groundstation.config import DEFAULT_CONFIG, InstrumentConfig, StationConfig, load_config
 from groundstation.errors import GroundStationError
@@ -53,6 +53,7 @@ def _checks(config: StationConfig, output: Path) -> Iterator[tuple[str, Callable
     yield "disk", lambda: _disk(config, output)
     yield "clock", _system_clock
     yield "guard", lambda: _guard(config)
+    yield "channels", lambda: _channels(config)
     for name, entry in config.instruments.items():
         yield name, lambda name=name, entry=entry: _instrument(name, entry)  # type: ignore[misc]  # default arguments
 
@@ -87,8 +88,13 @@ def _disk(config: StationConfig, output: Path) -> str:
 
 
 def _guard(config: StationConfig) -> str:
-    check_guard(config)
-    return "has a link of its own to the mount"
+    check_mount(config)
+    return "has a link of its own to the mount, which can follow a satellite"
+
+
+def _channels(config: StationConfig) -> str:
+    check_channels(config)
+    return "each is plugged into inputs that the tagger has"
 
 
 def _system_clock() -> str:

@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import drivers
+from groundstation.acquisition.two_taggers import SECOND_INPUTS_FROM_BIT, common_signal, split_settings
 from groundstation.clock import Clock, utc_text
 from groundstation.config import InstrumentConfig, StationConfig, capability_of
 from groundstation.errors import BadInput, GroundStationError, WrongInstrument
@@ -84,14 +85,15 @@ class Simulators:
 
     def start(self, start_utc_ns: int, stop_utc_ns: int, epoch_utc_ns: int, recording: Path) -> None:
         """Start all of them at once, for a pass; the world's light exists from start to stop."""
-        scene = self._directory / "scene.json"
-        scene.write_text(json.dumps(_scene(self._config, start_utc_ns, stop_utc_ns, epoch_utc_ns)))
-        self._start(
-            {
-                "tagger": ["--scene", str(scene), "--truth", str(recording)],
-                "transmitter": ["--epoch", utc_text(epoch_utc_ns, 0)],
-            }
-        )
+        scene = _scene(self._config, start_utc_ns, stop_utc_ns, epoch_utc_ns)
+        own = {"transmitter": ["--epoch", utc_text(epoch_utc_ns, 0)]}
+        for name, patterns in _wiring(self._config).items():
+            file = self._directory / f"scene-{name}.json"
+            # Both taggers look at the same light: one tells the truth about it.
+            file.write_text(json.dumps({**scene, "patterns": patterns, "tells_counts": name == "tagger"}))
+            own[name] = ["--scene", str(file)]
+        own["tagger"] += ["--truth", str(recording)]
+        self._start(own)
 
     def start_laboratory(self) -> None:
         """Start all of them at once, in a world that stands still: a satellite that does not move."""
@@ -117,8 +119,8 @@ class Simulators:
             child.ask_to_end()
         for name in list(self._children):
             self.end(name)
-        for name in ("world.json", "world.bin", "scene.json"):
-            (self._directory / name).unlink(missing_ok=True)
+        for path in (self._settings, self._board, *self._directory.glob("scene-*.json")):
+            path.unlink(missing_ok=True)
 
     def _start(self, own: dict[str, list[str]]) -> None:
         own |= {name: ["--detector", str(number)] for number, name in enumerate(DETECTORS.values())}
@@ -147,8 +149,21 @@ def _scene(config: StationConfig, start_utc_ns: int, stop_utc_ns: int, epoch_utc
         "satellite": {"name": config.satellite.name, "tle": [elements.line1, elements.line2]},
         "station": asdict(config.station),
         "earth_orientation": asdict(config.earth_orientation),
-        "patterns": config.patterns(),
     }
+
+
+def _wiring(config: StationConfig) -> dict[str, dict[str, int]]:
+    """What is plugged into each tagger: channel -> set of its own inputs."""
+    patterns, second = config.patterns(), config.instruments.get("tagger_2")
+    if second is None:
+        return {"tagger": patterns}
+    common, _ = split_settings(second.settings)
+    both = {
+        "tagger": {name: pattern & (1 << SECOND_INPUTS_FROM_BIT) - 1 for name, pattern in patterns.items()},
+        "tagger_2": {name: pattern >> SECOND_INPUTS_FROM_BIT for name, pattern in patterns.items()},
+    }
+    both["tagger_2"][common.common_channel] = common_signal(common, patterns).second_pattern
+    return both
 
 
 def _command(name: str, entry: InstrumentConfig, clock: Clock) -> list[str]:

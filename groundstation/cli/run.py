@@ -1,8 +1,6 @@
 """`groundstation run`: fly one pass. Starts every other program, steers the mount, shows what happens, seals."""
 
 import argparse
-import json
-import os
 import shutil
 import signal
 import sys
@@ -12,11 +10,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from drivers.transport.addresses import after_scheme
-from groundstation.acquisition.space import bytes_needed, require_room
+from groundstation.acquisition.space import require_room
 from groundstation.cli.archiving import archive
+from groundstation.cli.checking import check_channels, check_mount, space_needed
 from groundstation.cli.loading import DETECTORS, Simulators, connect
 from groundstation.cli.planning import PlannedPass, manifest_of, plan_pass
+from groundstation.cli.programs import Programs
 from groundstation.cli.view import PassView, alarms_of
 from groundstation.clock import (
     NS_PER_S,
@@ -31,7 +30,6 @@ from groundstation.clock import (
 from groundstation.config import DEFAULT_CONFIG, InstrumentConfig, StationConfig, load_config
 from groundstation.console.terminal import TerminalView, style_for
 from groundstation.errors import BadInput, GroundStationError
-from groundstation.operation.children import Child
 from groundstation.operation.detector_watch import DetectorWatch
 from groundstation.operation.flight import Flight, FlightPlan
 from groundstation.operation.guard import DISMISSED, HEARTBEAT
@@ -49,10 +47,6 @@ _LEAD_S, _STARTUP_WALL_S = 45.0, 6.0
 #: A real station connects its instruments this long before tracking begins.
 _REAL_LEAD_S = 180
 _VIEW_INTERVAL_S = {"rich": 0.25, "plain": 2.0, "json": 1.0}
-#: A program that keeps dying is started again after 0.5, 1, 2, ... s (wall time), so often at most.
-_RESTARTS, _FIRST_RESTART_S = 10, 0.5
-#: A pass that is not recorded is not worth flying for long: after so many it ends.
-_ACQUISITION_RESTARTS = 5
 #: The last tags of a pass are waited for so long after it (wall time).
 _TAGS_LATE_S = 20.0
 _FINISH_TIMEOUT_S = 120.0
@@ -75,7 +69,8 @@ def run(options: argparse.Namespace) -> int:
     directory = options.output or _named_by(config, planned)
     clock = _clock(config, planned, speed)
     require_room(directory, space_needed(config, planned))
-    check_guard(config)
+    check_mount(config)
+    check_channels(config)
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -120,24 +115,6 @@ def _named_by(config: StationConfig, planned: PlannedPass) -> Path:
     return Path(f"{config.satellite.name.lower()}-{stamp}")
 
 
-def space_needed(config: StationConfig, planned: PlannedPass) -> float:
-    """Bytes that must be free before the pass is flown."""
-    duration_s = (planned.stop_utc_ns - planned.start_utc_ns) * 1e-9
-    return bytes_needed(config.recording.max_rate_hz, duration_s, config.recording.space_factor)
-
-
-def check_guard(config: StationConfig) -> None:
-    """The guard of a real mount must not depend on the link that it guards."""
-    mount = config.instruments["mount"]
-    serial = mount.address.startswith("serial:")
-    shared = serial and after_scheme(mount.guard_address) == after_scheme(mount.address)
-    if not mount.simulate and (shared or not mount.guard_address):
-        raise BadInput(
-            "[instruments.mount] has no second link for the guard, which stops the mount when this program dies; "
-            'connect its second port and set guard_address = "serial://PATH"'
-        )
-
-
 class Run:
     """Everything that lives while one pass is flown."""
 
@@ -153,11 +130,9 @@ class Run:
     ) -> None:
         self._config, self._planned, self._clock = config, planned, clock
         self._directory, self._recording, self._run_id = directory, recording, run_id
-        self._programs = directory / "programs"
-        self._simulators = Simulators(config, clock, self._programs)
+        self._simulators = Simulators(config, clock, directory / "programs")
+        self._programs = Programs(clock, directory / "programs")
         self._instruments: dict[str, InstrumentConfig] = {}
-        self._children: dict[str, Child] = {}
-        self._restarts: dict[str, tuple[int, float]] = {}
         self._alarms: set[str] = set()
         self._flown_well = False
         self._interrupts = 0
@@ -173,16 +148,11 @@ class Run:
             self._start_programs()
             mount = connect("mount", self._instruments["mount"], self._clock)
             detectors = {n: connect(e, self._instruments[e], self._clock) for n, e in DETECTORS.items()}
-            for name in ("acquisition", "analysis", "guard"):
-                self._children[name].wait_ready()
+            self._programs.wait_ready()
             flying = True
             return self._fly(mount, detectors)
         finally:
-            at_once = not flying or self._interrupts > 1
-            for child in self._children.values():
-                if at_once and child.running:
-                    os.kill(child.pid, signal.SIGKILL)  # a stopped analysis would write its report first
-                child.end()
+            self._programs.end(at_once=not flying or self._interrupts > 1)
             self._simulators.end_all()
             if not flying:  # then nothing of a pass is in it, and the same directory can be used again
                 shutil.rmtree(self._recording, ignore_errors=True)
@@ -208,46 +178,25 @@ class Run:
             self._planned.epoch_utc_ns,
             self._recording,
         )
-        self._instruments = self._simulators.addressed()
-        self._spawn_acquisition()
-        self._spawn_analysis()
-        self._spawn_guard()
-
-    def _spawn_acquisition(self) -> None:
-        self._spawn(
+        self._instruments = entries = self._simulators.addressed()
+        recording, second, mount = str(self._recording), entries.get("tagger_2"), entries["mount"]
+        self._programs.start(
             "acquisition",
             "acquire",
             {
-                "recording": str(self._recording),
-                "instrument": asdict(self._instruments["tagger"]),
+                "recording": recording,
+                "instrument": asdict(entries["tagger"]),
+                "instrument_2": asdict(second) if second else None,
                 "settings": asdict(self._config.recording),
             },
         )
-
-    def _spawn_guard(self) -> None:
-        self._spawn(
-            "guard",
-            "guard",
-            {
-                "instrument": asdict(self._instruments["mount"]),
-                "timeout_s": self._config.operation.guard_timeout_s,
-            },
+        transmitter = asdict(entries["transmitter"])
+        self._programs.start(
+            "analysis", "analyse", {"recording": recording, "output": str(self._directory), "instrument": transmitter}
         )
-
-    def _spawn_analysis(self) -> None:
-        self._spawn(
-            "analysis",
-            "analyse",
-            {
-                "recording": str(self._recording),
-                "output": str(self._directory),
-                "instrument": asdict(self._instruments["transmitter"]),
-            },
-        )
-
-    def _spawn(self, name: str, command: str, job: dict[str, Any]) -> None:
-        line = [sys.executable, "-m", "groundstation.cli", command, "--clock", self._clock.text()]
-        self._children[name] = Child(name, [*line, "--job", json.dumps(job)], self._programs / f"{name}.log")
+        guarded = replace(mount, guard_address=mount.guard_address or mount.address)  # else a second connection to it
+        timeout_s = self._config.operation.guard_timeout_s
+        self._programs.start("guard", "guard", {"instrument": asdict(guarded), "timeout_s": timeout_s})
 
     def _fly(self, mount: Any, detectors: dict[str, Any]) -> int:
         """From connected instruments on."""
@@ -266,11 +215,11 @@ class Run:
             operation.detector_bias_v,
             operation.detector_temperature_c,
         )
-        heartbeat: Callable[[], None] = lambda: self._children["guard"].say(HEARTBEAT)  # noqa: E731  three words
+        heartbeat: Callable[[], None] = lambda: self._programs["guard"].say(HEARTBEAT)  # noqa: E731  three words
         flight = Flight(plan, mount, detectors, logbook, self._clock, heartbeat, self._unsafe)
         watch = DetectorWatch(detectors, logbook, self._clock)
         view = PassView(
-            self._config, self._planned, self._clock, self._directory, flight, watch, logbook, self._children
+            self._config, self._planned, self._clock, self._directory, flight, watch, logbook, self._programs.children
         )
         with TerminalView(sys.stdout, self._style) as terminal:
             for sentence in self._warnings(mount):
@@ -313,8 +262,8 @@ class Run:
 
     def _unsafe(self) -> str:
         """Why the pass must end; empty while it may go on."""
-        acquisition = self._children["acquisition"]
-        if acquisition.exit_code == 0 or self._given_up("acquisition"):
+        acquisition = self._programs["acquisition"]
+        if acquisition.exit_code == 0 or self._programs.given_up("acquisition"):
             return f"acquisition ended: {acquisition.last_words()}"
         return ""
 
@@ -340,13 +289,13 @@ class Run:
                     else "Ending at once."
                 )
             if recording and flight.tracking_over.is_set() and self._everything_is_recorded():
-                self._children["acquisition"].ask_to_end()
+                self._programs["acquisition"].ask_to_end()
                 recording = False
             if recording:
-                self._keep_alive("acquisition", self._spawn_acquisition, logbook)
+                self._programs.keep_alive("acquisition", logbook)
             self._log_alarms(logbook)
-            self._keep_alive("analysis", self._spawn_analysis, logbook)
-            self._keep_alive("guard", self._spawn_guard, logbook)
+            self._programs.keep_alive("analysis", logbook)
+            self._programs.keep_alive("guard", logbook)
             if monotonic_s() - shown_s >= interval_s:
                 shown_s = monotonic_s()
                 terminal.update(view.status())
@@ -356,7 +305,7 @@ class Run:
 
     def _log_alarms(self, logbook: Logbook) -> None:
         """Each alarm of the recorder, once when it begins; what it says may change while it lasts."""
-        alarms = alarms_of(self._children["acquisition"].status)
+        alarms = alarms_of(self._programs["acquisition"].status)
         for about in alarms.keys() - self._alarms:
             logbook.event("alarm", f"acquisition: {alarms[about]}")
         self._alarms = set(alarms)
@@ -366,13 +315,13 @@ class Run:
         if self._interrupts or self._clock.utc_ns() < self._planned.stop_utc_ns:
             return True  # it ends early: what matters now is the end
         late_s = (self._clock.utc_ns() - self._planned.stop_utc_ns) * 1e-9 / self._clock.speed
-        read_until = self._children["acquisition"].status.get("read_until_utc_ns")
+        read_until = self._programs["acquisition"].status.get("read_until_utc_ns")
         arrived = isinstance(read_until, int) and read_until >= self._planned.stop_utc_ns
-        return arrived or late_s > _TAGS_LATE_S or not self._children["acquisition"].running
+        return arrived or late_s > _TAGS_LATE_S or not self._programs["acquisition"].running
 
     def _dismiss_guard(self, flight: Flight, terminal: TerminalView) -> None:
         """The guard goes when the mount stands still; else its own link is the last means to stop it."""
-        guard = self._children["guard"]
+        guard = self._programs["guard"]
         if flight.stands_still:
             guard.say(DISMISSED)
             return
@@ -381,32 +330,11 @@ class Run:
         stopped = bool(guard.status.get("stopped"))
         terminal.message("The guard stopped the mount." if stopped else "THE MOUNT MAY BE MOVING: stop it by hand.")
 
-    def _keep_alive(self, name: str, spawn: Callable[[], None], logbook: Logbook | None) -> None:
-        """Start a program again that died. An analysis has lost nothing, it starts again from the recording; the
-        acquisition goes on in the same recording, with a gap."""
-        child = self._children[name]
-        if child.running or child.exit_code == 0:
-            return
-        restarts, not_before_s = self._restarts.get(name, (0, 0.0))
-        if self._given_up(name) or monotonic_s() < not_before_s:
-            return
-        self._restarts[name] = (restarts + 1, monotonic_s() + _FIRST_RESTART_S * 2**restarts)
-        if logbook is not None:
-            logbook.event("alarm", f"{name} ended ({child.last_words()}); started again")
-        child.end()
-        spawn()
-
-    def _given_up(self, name: str) -> bool:
-        """Whether it died once more than it is started again."""
-        allowed = _ACQUISITION_RESTARTS if name == "acquisition" else _RESTARTS
-        child = self._children[name]
-        return not child.running and child.exit_code != 0 and self._restarts.get(name, (0, 0.0))[0] >= allowed
-
     def _close(self, logbook: Logbook) -> None:
         """End every stream, those of programs that are gone too."""
         while not self._everything_is_recorded():
             sleep_wall_s(0.02)
-        self._children["acquisition"].end(1.0 if self._interrupts > 1 else 10.0)
+        self._programs["acquisition"].end(1.0 if self._interrupts > 1 else 10.0)
         close_abandoned(self._recording, "tags", self._run_id, "acquisition ended without closing the stream")
         self._simulators.end("tagger")
         logbook.close()
@@ -418,16 +346,16 @@ class Run:
         parked = "Parked. " if flight.status.state is State.PARKED else ""
         terminal.message(f"{parked}Waiting for the last answers and the report.")
         deadline_s = monotonic_s() + _FINISH_TIMEOUT_S
-        analysis = self._children["analysis"]
+        analysis = self._programs["analysis"]
         while analysis.running or analysis.exit_code != 0:
-            if monotonic_s() > deadline_s or self._given_up("analysis"):
+            if monotonic_s() > deadline_s or self._programs.given_up("analysis"):
                 terminal.message(f"No report: {analysis.last_words()}. Replay {self._recording} to get one.")
                 return 1
             if self._interrupts > 1:
                 terminal.message(f"Ended without a report. Replay {self._recording} to get one.")
                 return 1
-            self._keep_alive("analysis", self._spawn_analysis, None)
-            analysis = self._children["analysis"]
+            self._programs.keep_alive("analysis", None)
+            analysis = self._programs["analysis"]
             analysis.join(0.05)
         analysis.join(1.0)
         self._simulators.end_all()

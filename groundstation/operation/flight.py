@@ -23,8 +23,6 @@ from groundstation.operation.reach import LINK_ERRORS, Reach
 from groundstation.passes.prediction import PredictedPath
 from groundstation.passes.states import Event, PassState, State
 
-#: A reading tells the pointing error when its time is known this well, as an angle along the path.
-_READING_GOOD_TO_ARCSEC = 5.0
 _SLEW_TIMEOUT_S = 180.0
 _ARRIVED_WITHIN_DEG = 0.05
 #: After a longer outage nobody knows what the mount did meanwhile: following begins anew.
@@ -130,7 +128,7 @@ class Flight:
             detector.set_bias_v(self._plan.detector_bias_v)
             self._logbook.event("command", f"detector {name}: bias {self._plan.detector_bias_v} V")
         self._asked(self._following.load)
-        self._advance(Event.CHECKED, "instruments answer")
+        self._advance(Event.CHECKED, f"instruments answer; the mount follows by {self._mount.capabilities.follows}")
         azimuth, elevation = self._plan.path.at(np.array([self._plan.start_utc_ns]))
         self._go_to(float(azimuth[0]), float(elevation[0]))
         self._advance(Event.ON_TARGET, "on target, waiting for the satellite")
@@ -149,7 +147,7 @@ class Flight:
 
         Meanwhile the guard hears no heartbeat, so it stops a mount that would turn for ever.
         """
-        watch, told, begun = PointingWatch(), "", True
+        watch, told, begun = PointingWatch(self._following.too_large_arcsec), "", True
         while self._clock.utc_ns() < self._plan.stop_utc_ns:
             began_s = monotonic_s()
             self._turn(steering=not self._reach.down)
@@ -185,7 +183,8 @@ class Flight:
     def _steer(self) -> float | None:
         """One turn: read, correct, write it down. The pointing error, if the reading tells one."""
         reading = self._mount.read_position()
-        used = reading.uncertainty_s * self._path_rate_arcsec_s(reading) <= _READING_GOOD_TO_ARCSEC
+        known_to_arcsec = reading.uncertainty_s * self._path_rate_arcsec_s(reading)
+        used = known_to_arcsec <= self._following.reading_good_to_arcsec
         command = self._following.turn(self._clock.utc_ns(), reading, used)
         error = math.hypot(command.error_azimuth_arcsec, command.error_elevation_arcsec)
         self._logbook.mount(

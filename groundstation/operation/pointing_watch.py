@@ -2,16 +2,17 @@
 
 from groundstation.clock import monotonic_s
 
-#: An error above this for so long, or no reading that tells one for so long (wall time), is an alarm. On a simulated
+#: A large error for so long, or no reading that tells one for so long (wall time), is an alarm. On a simulated
 #: station that runs fast, a moment of the world is over before any reading could show it.
-_TOO_LARGE_ARCSEC, _TOO_LARGE_S = 30.0, 2.0
+_TOO_LARGE_S = 2.0
 _UNKNOWN_S = 5.0
 
 
 class PointingWatch:
     """Feed it every turn of the tracking loop. `alarm` is the sentence that stands now, empty when all is well."""
 
-    def __init__(self) -> None:
+    def __init__(self, too_large_arcsec: float) -> None:
+        self._too_large_arcsec = too_large_arcsec
         now_s = monotonic_s()
         self._good_s = self._known_s = now_s
         self._worst_arcsec = 0.0
@@ -22,7 +23,7 @@ class PointingWatch:
         now_s = monotonic_s()
         if error_arcsec is not None:
             self._known_s = now_s
-            if error_arcsec <= _TOO_LARGE_ARCSEC:
+            if error_arcsec <= self._too_large_arcsec:
                 return self._end(now_s)
             self._worst_arcsec = max(self._worst_arcsec, error_arcsec)
         if self.alarm:
@@ -31,7 +32,7 @@ class PointingWatch:
             self.alarm = f"the pointing error is unknown for more than {_UNKNOWN_S:.0f} s"
         elif self._worst_arcsec and error_arcsec is not None and now_s - self._good_s > _TOO_LARGE_S:
             self.alarm = (
-                f"the pointing error is above {_TOO_LARGE_ARCSEC:.0f} arcsec for more than {_TOO_LARGE_S:.0f} s: "
+                f"the pointing error is above {self._too_large_arcsec:.0f} arcsec for more than {_TOO_LARGE_S:.0f} s: "
                 f"{error_arcsec:.0f} arcsec"
             )
         return self.alarm
@@ -42,4 +43,4 @@ class PointingWatch:
         if not over:
             return ""
         worst = f", {worst_arcsec:.0f} arcsec at worst" if worst_arcsec else ""
-        return f"the pointing error is below {_TOO_LARGE_ARCSEC:.0f} arcsec again after {lasted_s:.1f} s{worst}"
+        return f"the pointing error is below {self._too_large_arcsec:.0f} arcsec again after {lasted_s:.1f} s{worst}"

@@ -5,6 +5,7 @@ clock, gates the clicks into slots, gets the slots answered, sifts, tallies. It 
 recording is still growing, and cutting the tags in other places changes nothing.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -83,6 +84,7 @@ class Analysis:
         self._carry = _no_clicks()
         #: Slots this close to the newest one may still get a click: channel delays reach over a second's edge.
         self._carried_slots = 0
+        self._too_coarse = ""
         self._asked: dict[int, _Asked] = {}
         window_ns = plan.window_stop_utc_ns - plan.window_start_utc_ns
         self.tallies = Tallies(-(-window_ns // 1_000_000_000))
@@ -148,7 +150,7 @@ class Analysis:
     def _missing(self) -> str:
         if self._intake.label is None:
             return "the recording has no 1PPS tag with a UTC label"
-        return "the transmitter's terms are not in the recording"
+        return self._too_coarse or "the transmitter's terms are not in the recording"
 
     def _connect(self) -> Link | None:
         label, path = self._intake.label, self._telemetry.path
@@ -159,6 +161,11 @@ class Analysis:
             return None
         settings = self._plan.analysis
         _check_whole_periods(terms, settings.beacon_pulses_per_fit)
+        slot_period_ps = PS_PER_S // terms.slot_rate_hz
+        tick_ps = self._intake.resolution_ps
+        if tick_ps > slot_period_ps:
+            self._too_coarse = f"the tagger's tick of {tick_ps:g} ps is longer than a slot of {slot_period_ps} ps"
+            return None
         emission = EmissionTime(
             label,
             terms.epoch_utc_ns,
@@ -170,9 +177,10 @@ class Analysis:
         )
         clock = BeaconClock(PS_PER_S // terms.beacon_rate_hz, settings.beacon_pulses_per_fit, uncertainty_s * PS_PER_S)
         self._second, self._last_second = emission.predicted_s
-        slot_period_ps = PS_PER_S // terms.slot_rate_hz
         self._carried_slots = 2 * max(abs(delay) for delay in self._plan.delays_ps) // slot_period_ps + 1
-        return Link(terms, emission, clock, slot_period_ps)
+        # A gate narrower than a tick would keep or lose whole runs of clicks, as the beat of tick and slot has it.
+        gate_half_width_ps = max(settings.gate_half_width_ps, math.ceil(tick_ps / 2))
+        return Link(terms, emission, clock, slot_period_ps, gate_half_width_ps)
 
     def _process(self, link: Link) -> bool:
         """Analyse the next whole second of emission time, if all its tags are there."""
@@ -226,7 +234,7 @@ class Analysis:
                 link.clock.centre_ps(window),
                 link.clock.window_ps / 2,
                 link.slot_period_ps,
-                self._plan.analysis.gate_half_width_ps,
+                link.gate_half_width_ps,
             )
             self.tallies.add_phases(gated.phase_ps, channel[clicks], link.slot_period_ps)
             inside = np.flatnonzero(gated.inside)

@@ -22,6 +22,8 @@ class TagIntake:
         self.label: UtcLabel | None = None
         #: The tagger's own time at the recording's zero; None until the first segment is read.
         self.zero_device_ps: int | None = None
+        #: The tagger's tick; 0 when the recording does not say it.
+        self.resolution_ps = 0.0
         self.ledger = Ledger()
         self.gaps: list[GapRecord] = []
         self.first_ps: int | None = None
@@ -68,6 +70,8 @@ class TagIntake:
         zero_device_ps = notes.get("zero_device_ps")
         if isinstance(zero_device_ps, int):
             self.zero_device_ps = zero_device_ps
+        if isinstance(resolution_ps := notes.get("resolution_ps"), int | float):
+            self.resolution_ps = float(resolution_ps)
         if isinstance(ledger := notes.get("ledger"), dict):
             self.ledger = Ledger.from_notes(ledger)
         for row in zip(*_columns(segment, "gaps", ("start_ps", "stop_ps", "missed", "cause")), strict=True):

@@ -11,12 +11,13 @@ from groundstation.instruments import TransmitterTerms
 
 @dataclass(frozen=True)
 class Link:
-    """Times, the transmitter's clock and the length of its slots."""
+    """Times, the transmitter's clock, the length of its slots, and how far from its slot a click may be."""
 
     terms: TransmitterTerms
     emission: EmissionTime
     clock: BeaconClock
     slot_period_ps: int
+    gate_half_width_ps: int
 
     def since_ps(self, time_ps: int, utc_ns: int) -> int:
         """From a moment in UTC to a tag time."""

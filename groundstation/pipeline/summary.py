@@ -36,7 +36,13 @@ def summarise(
     losses = _losses(plan, intake, link, gaps)
     losses += [f"Telemetry is lost: {sentence}." for sentence in telemetry.damages]
     losses += [f"Answers are lost: {sentence}." for sentence in answers_damages]
+    gate_half_width_ps = link.gate_half_width_ps if link else plan.analysis.gate_half_width_ps
     remarks = losses + _analysis_remarks(tallies, refusal)
+    if gate_half_width_ps > plan.analysis.gate_half_width_ps:
+        remarks.append(
+            f"The gate is {gate_half_width_ps} ps to either side instead of {plan.analysis.gate_half_width_ps} ps, "
+            f"as wide as the tagger's tick of {intake.resolution_ps:g} ps."
+        )
     path = telemetry.path or {c: np.empty(0) for c in ("utc_ns", "azimuth_deg", "elevation_deg", "range_km")}
     mount = telemetry.mount(plan.window_start_utc_ns, plan.window_stop_utc_ns)
     duration_ps = (plan.window_stop_utc_ns - plan.window_start_utc_ns) * PS_PER_NS
@@ -51,7 +57,7 @@ def summarise(
         window_start_utc_ns=plan.window_start_utc_ns,
         window_stop_utc_ns=plan.window_stop_utc_ns,
         slot_period_ps=PS_PER_S // terms.slot_rate_hz if terms else 0,
-        gate_half_width_ps=plan.analysis.gate_half_width_ps,
+        gate_half_width_ps=gate_half_width_ps,
         detections=tallies.detections,
         gated=tallies.gated,
         double_clicks=tallies.double_clicks,

@@ -84,11 +84,14 @@ class Light:
         zero_utc_ns: int,
         epoch_utc_ns: int,
         tick_ps: Fraction = TDC2_TICK_PS,
+        tells_counts: bool = True,
     ) -> None:
         """`sky` counts from the whole second `zero_utc_ns`; slots count from `epoch_utc_ns`; `patterns`: the
-        inputs to which H V D A sync pps are wired; `tick_ps`: the tagger's resolution."""
+        inputs to which H V D A sync pps are wired (0: none); `tick_ps`: the tagger's resolution; `tells_counts`:
+        whether the board hears of the clicks, of which two taggers that look at the same light would tell twice."""
         self._p = parameters
         self._tick_ps = tick_ps
+        self._tells_counts = tells_counts
         self._sky = sky
         self._board = board
         self._zero_utc_ns = zero_utc_ns
@@ -261,7 +264,9 @@ class Light:
         first = np.flatnonzero(np.diff(ticks, prepend=-1)) if ticks.size else np.empty(0, np.int64)
         pattern = self._patterns[events.source]
         merged = np.bitwise_or.reduceat(pattern, first) if first.size else pattern
-        self._board.add_counts(self._zero_utc_ns + stop_ps // 1000, self._counts)
+        plugged_in = merged != 0
+        if self._tells_counts:
+            self._board.add_counts(self._zero_utc_ns + stop_ps // 1000, self._counts)
         click = np.flatnonzero(events.source < 4)
         sifted, errors = self._perfectly_sifted(events.arrival_ps[click], events.source[click])
         truth = Truth(
@@ -274,7 +279,7 @@ class Light:
             error_arcsec,
         )
         complete = int(self._ticks(np.array([stop_ps - _HOLD_PS]))[0])
-        return LightBlock(ticks[first], merged, complete, truth)
+        return LightBlock(ticks[first][plugged_in], merged[plugged_in], complete, truth)
 
     def _ticks(self, arrival_ps: Ints) -> Ints:
         """The tagger's reading of these moments (n,)."""

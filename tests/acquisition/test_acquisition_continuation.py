@@ -107,7 +107,16 @@ def test_time_that_goes_back_is_refused_even_within_the_tolerance():
 labels = st.none() | st.builds(UtcLabel, st.integers(0, 2**62), st.integers(0, 2**62), st.floats(0, 1))
 
 
-@given(st.builds(Progress, st.none() | st.integers(-(2**62), 2**62), st.integers(0, 2**62), st.integers(), labels))
+@given(
+    st.builds(
+        Progress,
+        st.none() | st.integers(-(2**62), 2**62),
+        st.integers(0, 2**62),
+        st.integers(),
+        labels,
+        st.floats(0, 1e6),
+    )
+)
 def test_notes_give_the_progress_back(progress):
     assert progress_of(progress_notes(progress)) == progress
 

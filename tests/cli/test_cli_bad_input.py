@@ -15,6 +15,9 @@ import h5py
 import pytest
 from flights import Console, edited, instrument, run_command, station_text
 
+from groundstation.cli.checking import check_mount
+from groundstation.config import load_config
+
 #: Published element sets that are damaged (Micius' from 2024, and one called LEKTRON).
 _BAD_CHECKSUM = (
     "1 41731U 16051A   24350.52843431  .00000969  00000-0  16238-3 0  9997",
@@ -253,6 +256,37 @@ def test_a_real_mount_needs_a_second_link_for_the_guard(refused: Refused) -> Non
     assert "guard_address" in refused.run(text)
     shared = instrument(station_text(), "mount", "serial:/dev/ttyUSB0", 'guard_address = "serial:/dev/ttyUSB0"')
     assert "guard_address" in refused.run(shared)
+
+
+@pytest.mark.parametrize(("driver", "scheme"), [("mount_pwi4", "http"), ("mount_10micron", "tcp")])
+def test_a_mount_on_the_network_is_guarded_by_a_second_connection(refused: Refused, driver: str, scheme: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        nobody = f"{scheme}://127.0.0.1:{server.getsockname()[1]}"
+    config = refused.folder / "station.toml"
+    config.write_text(instrument(station_text(), "mount", nobody).replace("mount_nexstar", driver), encoding="utf-8")
+    check_mount(load_config(config))
+
+
+def test_a_channel_must_be_plugged_into_an_input_that_there_is(refused: Refused) -> None:
+    text = station_text().replace("A = { inputs = [4] }", "A = { inputs = [6] }")
+    sentence = refused.run(text)
+    assert "A is plugged into inputs 6, but tagger_tdc2 has inputs 1 to 4" in sentence
+    assert "[instruments.tagger_2]" in sentence
+
+
+@pytest.mark.parametrize(
+    ("inputs", "settings", "said"),
+    [
+        ("[4, 5]", "{ common_inputs = [3, 4] }", "the second 5 to 8, and a channel is at one of them"),
+        ("[8]", "{ common_inputs = [7] }", "give 1 to 4"),
+        ("[8]", '{ common_inputs = [3], common_channel = "A" }', 'common_channel of [instruments.tagger_2] is "A"'),
+        ("[8]", "{}", 'lacks the key "common_inputs"'),
+    ],
+)
+def test_what_two_taggers_cannot_record_is_refused(refused: Refused, inputs: str, settings: str, said: str) -> None:
+    text = station_text().replace("A = { inputs = [4] }", f"A = {{ inputs = {inputs} }}")
+    text += '\n[instruments.tagger_2]\ndriver = "tagger_tdc2"\naddress = "tcp://127.0.0.1:0"\nsimulate = true\n'
+    assert said in refused.run(f"{text}settings = {settings}\n")
 
 
 @pytest.mark.slow

@@ -1,6 +1,6 @@
 """Each way of following on a mount that has nothing else: the error must vanish, or be as large as it must be."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,8 @@ from groundstation.errors import BadInput, InstrumentFault
 from groundstation.instruments import Identity, MountCapabilities, MountReading
 from groundstation.operation.following import following_of
 from groundstation.passes.prediction import fit_azimuth, predict_path
+from groundstation.simulation.mount import MountDynamics
+from groundstation.simulation.parameters import MountParameters
 
 CULMINATION_NS = 1_482_166_333 * NS_PER_S
 START_NS, STOP_NS = CULMINATION_NS - 20 * NS_PER_S, CULMINATION_NS + 20 * NS_PER_S
@@ -136,3 +138,65 @@ def test_a_refused_trajectory_is_a_fault_of_the_mount(path) -> None:
 
     with pytest.raises(InstrumentFault, match="point 3"):
         fly(Refusing(), path)
+
+
+def lagging(path, period_s):
+    """The errors in arcseconds of a rotator that brakes before every place and tells hundredths of a degree."""
+    parameters = replace(MountParameters(), max_rate_deg_s=6.0, max_acceleration_deg_s2=6.0)
+    axes = MountDynamics(parameters, START_NS - 60 * NS_PER_S)
+
+    class Rotator(InterpolatingMount):
+        def go_to(self, azimuth_deg: float, elevation_deg: float) -> None:
+            axes.go_to("azimuth", round(azimuth_deg, 2), self.now_ns)
+            axes.go_to("elevation", round(elevation_deg, 2), self.now_ns)
+
+    mount = Rotator(follows="positions")
+    mount.now_ns = START_NS - 59 * NS_PER_S
+    mount.go_to(*(float(angle) for angle in path.at(START_NS)))
+    following = following_of(mount, path, START_NS, STOP_NS, 0.1)
+    errors = []
+    for utc_ns in range(START_NS, STOP_NS, round(period_s * NS_PER_S)):
+        mount.now_ns = utc_ns
+        azimuth, elevation = axes.pointing_deg(utc_ns)
+        command = following.turn(
+            utc_ns, MountReading(round(azimuth % 360.0, 2), round(elevation, 2), utc_ns, 0.0), True
+        )
+        errors.append(np.hypot(command.error_azimuth_arcsec, command.error_elevation_arcsec))
+    return np.array(errors)
+
+
+@pytest.mark.parametrize(("period_s", "within_arcsec"), [(0.1, 40.0), (0.3, 150.0)])
+def test_a_rotators_lag_is_learnt_however_long_a_turn_takes(path, period_s, within_arcsec) -> None:
+    """Sent one nominal period ahead it would be off by 50 and by 380 arcsec."""
+    errors = lagging(path, period_s)
+    after = errors[errors.size // 4 :]
+    assert np.sqrt(np.mean(after**2)) < within_arcsec
+
+
+def test_a_rotator_that_stands_still_does_not_wind_the_correction_up(path) -> None:
+    mount = InterpolatingMount(follows="positions")
+    following = following_of(mount, path, START_NS, STOP_NS, 0.1)
+    azimuth, elevation = (float(angle) for angle in path.at(START_NS))
+    for utc_ns in range(START_NS, STOP_NS, NS_PER_S // 10):
+        following.turn(utc_ns, MountReading(azimuth % 360.0, elevation, utc_ns, 0.0), True)
+    there, _ = path.at(STOP_NS)
+    assert abs(mount.went_to[-1][0] - float(there) % 360.0) < 2.0
+
+
+def test_readings_tell_an_error_as_well_as_the_mount_can_follow(path) -> None:
+    good_to = {
+        follows: following_of(InterpolatingMount(follows=follows), path, START_NS, STOP_NS, 0.1).reading_good_to_arcsec
+        for follows in ("rates", "trajectory", "positions")
+    }
+    assert good_to["rates"] < good_to["trajectory"] < good_to["positions"]
+
+
+def test_a_reading_that_is_good_enough_to_tell_an_error_may_be_too_bad_to_correct_by(path) -> None:
+    mount = InterpolatingMount(axes_off_arcsec=(60.0, -90.0))
+    following = following_of(mount, path, START_NS, STOP_NS, 0.1)
+    following.load()
+    following.begin()
+    for utc_ns in range(START_NS, STOP_NS, NS_PER_S // 10):
+        command = following.turn(utc_ns, replace(mount.reading(utc_ns), uncertainty_s=0.006), True)  # 15 arcsec
+    assert mount.axis_offsets == (0.0, 0.0)
+    assert np.hypot(command.error_azimuth_arcsec, command.error_elevation_arcsec) > 80.0

@@ -25,11 +25,11 @@ def fed(watch, clock, *turns):
 
 
 def test_a_good_pass_says_nothing(clock):
-    assert fed(PointingWatch(), clock, (0.4, 60), (29.9, 60), (None, 4.9), (3.0, 1)) == []
+    assert fed(PointingWatch(30.0), clock, (0.4, 60), (29.9, 60), (None, 4.9), (3.0, 1)) == []
 
 
 def test_a_large_error_counts_after_two_seconds_and_once(clock):
-    watch = PointingWatch()
+    watch = PointingWatch(30.0)
     assert fed(watch, clock, (1.0, 1), (80.0, 1.9), (1.0, 1)) == []
     (begin,) = fed(watch, clock, (80.0, 60))
     assert begin == watch.alarm == "the pointing error is above 30 arcsec for more than 2 s: 80 arcsec"
@@ -39,7 +39,7 @@ def test_a_large_error_counts_after_two_seconds_and_once(clock):
 
 
 def test_an_unknown_error_counts_after_five_seconds(clock):
-    watch = PointingWatch()
+    watch = PointingWatch(30.0)
     assert fed(watch, clock, (1.0, 1), (None, 4.9)) == []
     assert fed(watch, clock, (None, 60)) == ["the pointing error is unknown for more than 5 s"]
     (end,) = fed(watch, clock, (5.0, 1))
@@ -47,6 +47,6 @@ def test_an_unknown_error_counts_after_five_seconds(clock):
 
 
 def test_turns_that_tell_nothing_do_not_hide_a_large_error(clock):
-    watch = PointingWatch()
+    watch = PointingWatch(30.0)
     told = fed(watch, clock, *[(90.0, 0.1), (None, 0.1)] * 20)
     assert [sentence[:30] for sentence in told] == ["the pointing error is above 30"]
