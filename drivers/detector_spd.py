@@ -9,10 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from drivers.settings import LinkSettings, parse_settings, require_positive
+from drivers.conversation import Conversation, skip_late_answers
+from drivers.settings import LinkSettings, closed_on_error, parse_settings
 from drivers.transport import Link, open_link
 from groundstation.clock import Clock, monotonic_s, sleep_wall_s
-from groundstation.errors import BadInput, InstrumentFault, TransportTimeout, WireError, WrongInstrument
+from groundstation.errors import BadInput, InstrumentFault, WireError, WrongInstrument
 from groundstation.instruments import Detector, DriverDescription, Identity, Settings
 
 T = TypeVar("T")
@@ -75,7 +76,6 @@ def parse_counts(line: bytes) -> int:
 _SETTLE_S = 1.0  # world time in which a setting must read back; the high voltage takes 0.1 s
 _POLL_S = 0.02
 _TIME_TOLERANCE_MS = 0.5  # of the integration, as it reads back
-_QUIET_S = 0.05  # wall time without a byte after which no late answer is expected
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class SpdDetector:
         self._link = link
         self._clock = clock
         self._settings = settings
-        self._identity: Identity | None = None
+        self._conversation = Conversation(link, self.identify, self._resynchronise)
 
     def identify(self) -> Identity:
         """Raises WrongInstrument when something else answers, TransportTimeout when nothing does."""
@@ -109,13 +109,7 @@ class SpdDetector:
             raise WrongInstrument(
                 f"{self._link.address} is not an S-Fifteen SPD: {error}; check the address"
             ) from error
-        self._identity = self._identity or found
-        if (found.model, found.serial) != (self._identity.model, self._identity.serial):
-            raise WrongInstrument(
-                f"{self._link.address} now answers as {found.model} {found.serial}, it was {self._identity.model} "
-                f"{self._identity.serial}; check the plugs"
-            )
-        return found
+        return self._conversation.recognise(found)
 
     def bias_v(self) -> float:
         return self._query("hvolt?", parse_number)
@@ -161,8 +155,7 @@ class SpdDetector:
         if not math.isfinite(value):
             raise BadInput(f"{name} cannot be {value}; give a number")
         with self._link.exchange():
-            self._get_ready()
-            self._link.write(command(name, value))
+            self._conversation.tell(command(name, value))
             deadline = monotonic_s() + max(_SETTLE_S / self._clock.speed, 5 * _POLL_S)
             while abs((found := self._query(f"{name}?", parse_number)) - value) > tolerance:
                 if monotonic_s() > deadline:
@@ -174,54 +167,19 @@ class SpdDetector:
 
     def _query(self, text: str, parse: Callable[[bytes], T], attempts: int = 2, timeout_s: float | None = None) -> T:
         """One question, one line; asked once more, in step again, when that failed."""
-        with self._link.exchange():
-            self._get_ready()
-            self._link.flush_input()
-            try:
-                self._link.write(question(text))
-                return parse(self._link.read_until(END, timeout_s)[: -len(END)])
-            except (TransportTimeout, WireError):
-                self._link.mark_in_step(False)
-                if attempts <= 1:
-                    raise
-            return self._query(text, parse, attempts - 1, timeout_s)
-
-    def _get_ready(self) -> None:
-        """A link on which the next line answers the next question."""
-        if self._link.lost:
-            self._link.reconnect(self.identify)
-        if not self._link.in_step:
-            self._resynchronise()
+        return self._conversation.ask(
+            question(text), lambda: parse(self._link.read_until(END, timeout_s)[: -len(END)]), attempts
+        )
 
     def _resynchronise(self) -> None:
-        """Ask who it is and skip late answers until that one comes and silence follows."""
-        deadline = monotonic_s() + self._link.timeout_s
-        self._link.flush_input()
-        self._link.write(question(IDENTIFY))
-        line = b""
-        while b"SPD" not in line:
-            try:
-                line = self._link.read_until(END, max(0.0, deadline - monotonic_s()))
-            except TransportTimeout as error:
-                if not line:
-                    raise
-                raise WireError(f"{self._link.address} answers {line[:40]!r} to *IDN?, expected SPD") from error
-        while self._link.read_available(_QUIET_S):
-            if monotonic_s() > deadline:
-                raise WireError(f"{self._link.address} does not stop sending; check that it is a detector")
-        self._link.mark_in_step()
+        skip_late_answers(self._link, question(IDENTIFY), END, lambda line: b"SPD" in line, "an SPD")
 
 
 def connect(address: str, clock: Clock, settings: Settings) -> Detector:
     """Connect and identify the detector; integration and settling take the world time of `clock`."""
-    driver = "detector_spd"
-    chosen = parse_settings(SpdSettings, settings, driver)
-    for key in ("timeout_s", "bias_tolerance_v", "threshold_tolerance_v", "temperature_tolerance_c"):
-        require_positive(getattr(chosen, key), key, driver)
+    positive = ("timeout_s", "bias_tolerance_v", "threshold_tolerance_v", "temperature_tolerance_c")
+    chosen = parse_settings(SpdSettings, settings, "detector_spd", positive)
     detector = SpdDetector(open_link(address, timeout_s=chosen.timeout_s, log=chosen.log), clock, chosen)
-    try:
+    with closed_on_error(detector):
         detector.identify()
-    except BaseException:
-        detector.close()
-        raise
     return detector

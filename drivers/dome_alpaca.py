@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from drivers.alpaca import NOT_IMPLEMENTED, AlpacaDevice, AlpacaFault, as_boolean, as_integer, as_number
-from drivers.settings import LinkSettings, parse_settings, require_positive
+from drivers.settings import LinkSettings, closed_on_error, parse_settings
 from drivers.transport import open_http
 from groundstation.clock import Clock
 from groundstation.errors import BadInput, InstrumentFault, WireError
@@ -103,14 +103,9 @@ class AlpacaDome:
 
 def connect(address: str, clock: Clock, settings: Settings) -> Dome:
     """Connect and identify the dome."""
-    driver = "dome_alpaca"
-    chosen = parse_settings(AlpacaDomeSettings, settings, driver)
-    require_positive(chosen.timeout_s, "timeout_s", driver)
+    chosen = parse_settings(AlpacaDomeSettings, settings, "dome_alpaca", ("timeout_s",))
     http = open_http(address, timeout_s=chosen.timeout_s, log=chosen.log)
     dome = AlpacaDome(AlpacaDevice(http, "dome", chosen.device_number, chosen.client_id))
-    try:
+    with closed_on_error(dome):
         dome.identify()
-    except BaseException:
-        dome.close()
-        raise
     return dome

@@ -13,40 +13,11 @@ from typing import Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from drivers.settings import LinkSettings, parse_settings, require_positive
-from drivers.tenmicron import (
-    AXIS_1,
-    AXIS_2,
-    END,
-    FIRMWARE,
-    IDENTITY,
-    INFO,
-    LARGEST_OFFSET_ARCSEC,
-    LARGEST_OFFSET_MS,
-    PARKED,
-    RESTLESS,
-    SLEW_ANSWERS,
-    SLEWING,
-    SLEWS,
-    STATES,
-    STEP_NS,
-    TIME_OFFSET,
-    TROUBLE,
-    Info,
-    Pass,
-    element_set,
-    julian_date,
-    offset_command,
-    parse_accepted,
-    parse_flag,
-    parse_info,
-    parse_pass,
-    parse_text,
-    reply_class,
-    resampled,
-    target_azimuth,
-    target_elevation,
-)
+from drivers import tenmicron
+from drivers.conversation import Conversation, skip_late_answers
+from drivers.mounts import reading_between, require_direction
+from drivers.settings import LinkSettings, closed_on_error, parse_settings
+from drivers.tenmicron import END, INFO, PARKED, STATES, STEP_NS, Info, Pass, parse_info
 from drivers.transport import Link, open_link
 from groundstation.clock import NS_PER_S, Clock, monotonic_s, sleep_wall_s, utc_text
 from groundstation.errors import BadInput, InstrumentFault, TransportTimeout, WireError, WrongInstrument
@@ -67,10 +38,10 @@ DRIVER = DriverDescription(
     schemes=("tcp", "serial"),
     documentation="the vendor's command text as quoted by INDI, MountWizzard4 and mikefsq/lx200; not documented: "
     "the sign of the time offset, and whether the mount refracts the points of a trajectory",
+    tested_with="INDI indi_lx200_10micron (client of the simulator)",
 )
 
 _AT_ONCE = 20  # points in one write; MountWizzard4 sends them all and counts the replies
-_QUIET_S = 0.05  # wall time without a byte after which no late answer is expected
 _POLL_S = 0.05
 _NEAR_DEG = 0.02
 
@@ -103,7 +74,7 @@ class TenMicronMount:
 
     def __init__(self, link: Link, clock: Clock, settings: TenMicronSettings) -> None:
         self._link, self._clock, self._settings = link, clock, settings
-        self._identity: Identity | None = None
+        self._conversation = Conversation(link, self.identify, self._resynchronise)
         self._loaded: Literal["", "trajectory", "elements"] = ""
         self._capabilities = MountCapabilities(
             settings.max_rate_deg_s, settings.max_acceleration_deg_s2, 0.0, settings.command_latency_s, "trajectory"
@@ -118,8 +89,8 @@ class TenMicronMount:
         with self._link.exchange():
             try:
                 self._tell("U2")
-                product = self._query(IDENTITY, str.strip)
-                firmware = self._query(FIRMWARE, str.strip)
+                product = self._query(tenmicron.IDENTITY, str.strip)
+                firmware = self._query(tenmicron.FIRMWARE, str.strip)
             except WireError as error:
                 raise WrongInstrument(
                     f"{self._link.address} is no 10Micron mount: {error}; check the address"
@@ -127,24 +98,18 @@ class TenMicronMount:
         found = Identity(product, firmware)
         if "10micron" not in product.lower():
             raise WrongInstrument(f'{self._link.address} answers as "{product[:40]}", expected a 10micron mount')
-        self._identity = self._identity or found
-        if found.model != self._identity.model:
-            raise WrongInstrument(
-                f"{self._link.address} now answers as {found.model}, it was {self._identity.model}; check the address"
-            )
-        return found
+        return self._conversation.recognise(found)
 
     def read_position(self) -> MountReading:
         """Both angles. Timed by the link (half the exchange is the uncertainty), unless the settings say how good the
         mount's clock is: then by its stamp, whose last digit is 0.864 ms and may be cut off or rounded."""
         info, sent_ns, received_ns = self._timed_info()
-        half_ns = (received_ns - sent_ns) // 2
-        utc_ns, uncertainty_s = sent_ns + half_ns, half_ns / NS_PER_S
         known_s = self._settings.clock_uncertainty_s
-        if known_s is not None and not info.leap:
-            utc_ns, uncertainty_s = info.utc_ns, known_s + STEP_NS / NS_PER_S
-            self._check_clock(info, sent_ns, received_ns, uncertainty_s)
-        return MountReading(info.azimuth_deg, info.elevation_deg, utc_ns, uncertainty_s)
+        if known_s is None or info.leap:
+            return reading_between(info.azimuth_deg, info.elevation_deg, sent_ns, received_ns)
+        uncertainty_s = known_s + STEP_NS / NS_PER_S
+        self._check_clock(info, sent_ns, received_ns, uncertainty_s)
+        return MountReading(info.azimuth_deg, info.elevation_deg, info.utc_ns, uncertainty_s)
 
     def set_rates(self, azimuth_arcsec_s: float, elevation_arcsec_s: float) -> None:
         """Raises InstrumentFault always: no command for it is documented."""
@@ -158,16 +123,12 @@ class TenMicronMount:
 
         Raises BadInput beyond -90..90 deg elevation, InstrumentFault when the mount refuses.
         """
-        if not (math.isfinite(azimuth_deg) and -90.0 <= elevation_deg <= 90.0):
-            raise BadInput(
-                f"the mount cannot go to azimuth {azimuth_deg} deg, elevation {elevation_deg} deg; "
-                "give an azimuth in degrees and an elevation of -90 to 90 deg"
-            )
+        require_direction(azimuth_deg, elevation_deg)
         with self._link.exchange():
             if self._ready_to_move().state == PARKED:
                 self._tell("PO")
-            for command in (target_elevation(elevation_deg), target_azimuth(azimuth_deg)):
-                if self._query(command, parse_flag) == "0":
+            for command in (tenmicron.target_elevation(elevation_deg), tenmicron.target_azimuth(azimuth_deg)):
+                if self._query(command, tenmicron.parse_flag) == "0":
                     raise InstrumentFault(f"the mount refused the target :{command}#; choose another direction")
             answer = self._query("MA", str, attempts=1)
             if answer != "0":
@@ -191,7 +152,7 @@ class TenMicronMount:
             while True:
                 self._tell("STOP")
                 info = self._query(INFO, parse_info)
-                if info.state not in RESTLESS:
+                if info.state not in tenmicron.RESTLESS:
                     return
                 if monotonic_s() > deadline:
                     raise InstrumentFault(f"the mount was told to stop and is {STATES[info.state]}; use its stop key")
@@ -211,7 +172,7 @@ class TenMicronMount:
 
         Raises BadInput for a path that does not fit, InstrumentFault when the mount refuses a point or the whole.
         """
-        start_ns, points = resampled(utc_ns, azimuth_deg, elevation_deg)
+        start_ns, points = tenmicron.resampled(utc_ns, azimuth_deg, elevation_deg)
         with self._link.exchange():
             self._require_firmware((3, 0), "trajectories of its own")
             self._loaded = ""
@@ -225,7 +186,7 @@ class TenMicronMount:
 
     def load_elements(self, name: str, line1: str, line2: str) -> None:
         """Give it an element set. InstrumentFault when the mount finds a fault in it."""
-        command = element_set(name, line1, line2)
+        command = tenmicron.element_set(name, line1, line2)
         with self._link.exchange():
             self._loaded = ""
             self._accepted(command, f'the element set "{name}"; copy it again from its source')
@@ -242,11 +203,11 @@ class TenMicronMount:
             if info.state == PARKED:
                 self._tell("PO")
             if self._loaded == "elements":
-                now = julian_date(self._clock.utc_ns())
-                self._check_pass(self._query(f"TLEP{now},{self._settings.pass_search_min}", parse_pass))
+                now = tenmicron.julian_date(self._clock.utc_ns())
+                self._check_pass(self._query(f"TLEP{now},{self._settings.pass_search_min}", tenmicron.parse_pass))
             answer = self._query("TLES", str, attempts=1)
             if answer not in ("V", "S"):
-                why = SLEW_ANSWERS.get(answer, f'it answered "{answer[:40]}"')
+                why = tenmicron.SLEW_ANSWERS.get(answer, f'it answered "{answer[:40]}"')
                 raise InstrumentFault(f"the mount does not begin to follow: {why}")
             state = self._query("TLESCK", str)
             if state not in ("V", "P", "S", "T"):
@@ -258,19 +219,24 @@ class TenMicronMount:
 
     def set_time_offset_s(self, offset_s: float) -> None:
         """Up to 1 s either way, to 0.1 ms. InstrumentFault while the mount follows nothing."""
-        value_ms = _limited(offset_s * 1000.0, LARGEST_OFFSET_MS, "a time offset", "ms")
-        self._accepted(offset_command(TIME_OFFSET, value_ms), "a time offset; it takes one only while it follows")
+        value_ms = _limited(offset_s * 1000.0, tenmicron.LARGEST_OFFSET_MS, "a time offset", "ms")
+        self._accepted(
+            tenmicron.offset_command(tenmicron.TIME_OFFSET, value_ms),
+            "a time offset; it takes one only while it follows",
+        )
 
     def set_axis_offsets_arcsec(self, azimuth_arcsec: float, elevation_arcsec: float) -> None:
         """Up to 1800 arcsec either way, to 0.1 arcsec. InstrumentFault while the mount follows nothing."""
         values = [
-            _limited(value, LARGEST_OFFSET_ARCSEC, "an axis offset", "arcsec")
+            _limited(value, tenmicron.LARGEST_OFFSET_ARCSEC, "an axis offset", "arcsec")
             for value in (azimuth_arcsec, elevation_arcsec)
         ]
         with self._link.exchange():
             self._require_horizontal_axes()
-            for axis, value in zip((AXIS_1, AXIS_2), values, strict=True):
-                self._accepted(offset_command(axis, value), "an axis offset; it takes one only while it follows")
+            for axis, value in zip((tenmicron.AXIS_1, tenmicron.AXIS_2), values, strict=True):
+                self._accepted(
+                    tenmicron.offset_command(axis, value), "an axis offset; it takes one only while it follows"
+                )
 
     def clear_offsets(self) -> None:
         """Take all offsets back."""
@@ -283,17 +249,17 @@ class TenMicronMount:
     # What the above is made of
 
     def _send_trajectory(self, start_ns: int, points: list[str]) -> Pass:
-        self._accepted(f"TRNEW{julian_date(start_ns)}", "a new trajectory")
+        self._accepted(f"TRNEW{tenmicron.julian_date(start_ns)}", "a new trajectory")
         for first in range(0, len(points), _AT_ONCE):
             batch = points[first : first + _AT_ONCE]
-            self._link.write(b"".join(f":TRADD{point}#".encode("ascii") for point in batch))
+            self._link.write(b"".join(_bytes(f"TRADD{point}") for point in batch))
             for number in range(first + 1, first + len(batch) + 1):
-                answer = parse_text(self._link.read_until(END))
+                answer = tenmicron.parse_text(self._link.read_until(END))
                 if answer == "E":
                     raise InstrumentFault(f"the mount refused point {number} of {len(points)}: {points[number - 1]}")
                 if answer != "V" and answer != str(number):
                     raise WireError(f'the mount answered "{answer[:40]}" to point {number} of a trajectory')
-        return self._query("TRP", parse_pass)
+        return self._query("TRP", tenmicron.parse_pass)
 
     def _check_pass(self, found: Pass) -> None:
         if found.flips and not self._settings.allow_flip:
@@ -314,7 +280,7 @@ class TenMicronMount:
             )
 
     def _require_firmware(self, needed: tuple[int, ...], what: str) -> None:
-        firmware = (self._identity or self.identify()).firmware
+        firmware = (self._conversation.known or self.identify()).firmware
         if tuple(int(number) for number in re.findall(r"\d+", firmware)[:3]) < needed:
             raise InstrumentFault(
                 f"{what} need firmware {'.'.join(map(str, needed))}, the mount has {firmware}; update it"
@@ -322,7 +288,7 @@ class TenMicronMount:
 
     def _require_horizontal_axes(self) -> None:
         chosen = self._settings.axes_are_azimuth_elevation
-        model = (self._identity or self.identify()).model
+        model = (self._conversation.known or self.identify()).model
         if not ("AZ" in model if chosen is None else chosen):
             raise InstrumentFault(
                 f"the axes of {model} are not azimuth and elevation, so it cannot take offsets in them; if it "
@@ -335,8 +301,8 @@ class TenMicronMount:
         return info
 
     def _require_able(self, info: Info) -> None:
-        if info.state in TROUBLE:
-            raise InstrumentFault(f"the mount at {self._link.address} cannot move: {TROUBLE[info.state]}")
+        if info.state in tenmicron.TROUBLE:
+            raise InstrumentFault(f"the mount at {self._link.address} cannot move: {tenmicron.TROUBLE[info.state]}")
 
     def _confirm(self, begun: Callable[[Info], bool], complaint: str) -> None:
         """Wait until a command shows in the mount's state; InstrumentFault when it does not."""
@@ -348,78 +314,42 @@ class TenMicronMount:
 
     def _timed_info(self) -> tuple[Info, int, int]:
         """Its state, and the world time just before the question and just after the answer."""
-        with self._link.exchange():
-            self._get_ready()
-            sent: list[int] = []
-            info = self._query(INFO, parse_info, before=lambda: sent.append(self._clock.utc_ns()))
-            return info, sent[-1], self._clock.utc_ns()
+        return self._conversation.ask_timed(_bytes(INFO), lambda: parse_info(self._reply(INFO)), self._clock)
 
     def _accepted(self, command: str, what: str) -> None:
         try:
-            self._query(command, parse_accepted)
+            self._query(command, tenmicron.parse_accepted)
         except InstrumentFault as error:
             raise InstrumentFault(f"the mount at {self._link.address} refused {what}") from error
 
     def _tell(self, command: str) -> None:
         """A command without an answer."""
-        with self._link.exchange():
-            self._get_ready()
-            self._link.write(f":{command}#".encode("ascii"))
+        self._conversation.tell(_bytes(command))
 
-    def _query(
-        self, command: str, parse: Callable[[str], T], attempts: int = 2, before: Callable[[], None] | None = None
-    ) -> T:
+    def _query(self, command: str, parse: Callable[[str], T], attempts: int = 2) -> T:
         """One command and its reply; once more in step again when it failed and may be repeated."""
-        with self._link.exchange():
-            self._get_ready()
-            self._link.flush_input()
-            if before:
-                before()
-            try:
-                self._link.write(f":{command}#".encode("ascii"))
-                return parse(self._reply(command))
-            except (TransportTimeout, WireError):
-                self._link.mark_in_step(False)
-                if attempts <= 1:
-                    raise
-            return self._query(command, parse, attempts - 1, before)
+        return self._conversation.ask(_bytes(command), lambda: parse(self._reply(command)), attempts)
 
     def _reply(self, command: str) -> str:
-        if reply_class(command) == "text":
-            return parse_text(self._link.read_until(END))
+        if tenmicron.reply_class(command) == "text":
+            return tenmicron.parse_text(self._link.read_until(END))
         reply = self._link.read(1)
-        if command in SLEWS and reply != b"0":
+        if command in tenmicron.SLEWS and reply != b"0":
             reply += self._link.read_until(END)
-        return parse_text(reply)
-
-    def _get_ready(self) -> None:
-        """A link on which the next reply answers the next question."""
-        if self._link.lost:
-            self._link.reconnect(self.identify)
-        if not self._link.in_step:
-            self._resynchronise()
+        return tenmicron.parse_text(reply)
 
     def _resynchronise(self) -> None:
-        """Ask for the product and skip late answers until it comes and silence follows."""
-        deadline = monotonic_s() + self._link.timeout_s
-        self._link.flush_input()
-        self._link.write(f":U2#:{IDENTITY}#".encode("ascii"))
-        line = b""
-        while b"10micron" not in line.lower():
-            try:
-                line = self._link.read_until(END, max(0.0, deadline - monotonic_s()))
-            except TransportTimeout as error:
-                if not line:
-                    raise
-                raise WireError(f"{self._link.address} answers {line[:40]!r} when asked for its product") from error
-        while self._link.read_available(_QUIET_S):
-            if monotonic_s() > deadline:
-                raise WireError(f"{self._link.address} does not stop sending; check that it is a mount")
-        self._link.mark_in_step()
+        """Ask for the product, in the long form of angles."""
+        question = _bytes("U2") + _bytes(tenmicron.IDENTITY)
+        skip_late_answers(self._link, question, END, lambda line: b"10micron" in line.lower(), "a 10micron mount")
+
+
+def _bytes(command: str) -> bytes:
+    return f":{command}#".encode("ascii")
 
 
 def _slews(info: Info) -> bool:
-    return info.slewing or info.state in SLEWING
+    return info.slewing or info.state in tenmicron.SLEWING
 
 
 def _near(info: Info, azimuth_deg: float, elevation_deg: float) -> bool:
@@ -436,18 +366,14 @@ def _limited(value: float, limit: float, what: str, unit: str) -> float:
 def connect(address: str, clock: Clock, settings: Settings) -> TrajectoryMount:
     """Connect and identify the mount; `clock` gives the world time of each reading."""
     driver = "mount_10micron"
-    chosen = parse_settings(TenMicronSettings, settings, driver)
-    for key in ("timeout_s", "max_rate_deg_s", "max_acceleration_deg_s2", "max_clock_offset_s"):
-        require_positive(getattr(chosen, key), key, driver)
+    positive = ("timeout_s", "max_rate_deg_s", "max_acceleration_deg_s2", "max_clock_offset_s")
+    chosen = parse_settings(TenMicronSettings, settings, driver, positive)
     if not 1 <= chosen.pass_search_min <= 1440:
         raise BadInput(
             f'setting "pass_search_min" of driver {driver} is {chosen.pass_search_min}; it must be 1 to 1440'
         )
     mount = TenMicronMount(open_link(address, timeout_s=chosen.timeout_s, log=chosen.log), clock, chosen)
-    try:
+    with closed_on_error(mount):
         mount.identify()
         mount._require_firmware((2, 14, 9), "status replies")
-    except BaseException:
-        mount.close()
-        raise
     return mount

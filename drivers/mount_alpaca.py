@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from drivers.alpaca import PARKED, AlpacaDevice, AlpacaFault, as_boolean, as_integer, as_number
-from drivers.settings import LinkSettings, parse_settings, require_positive
+from drivers.mounts import require_direction
+from drivers.settings import LinkSettings, closed_on_error, parse_settings
 from drivers.transport import open_http
 from groundstation.clock import NS_PER_S, Clock
 from groundstation.errors import BadInput, GroundStationError, InstrumentFault, WireError, WrongInstrument
@@ -144,11 +145,7 @@ class AlpacaMount:
 
     def go_to(self, azimuth_deg: float, elevation_deg: float) -> None:
         """Start a slew; not repeated by itself. BadInput beyond -90..90 deg elevation."""
-        if not (math.isfinite(azimuth_deg) and -90.0 <= elevation_deg <= 90.0):
-            raise BadInput(
-                f"the mount cannot go to azimuth {azimuth_deg} deg, elevation {elevation_deg} deg; "
-                "give an azimuth in degrees and an elevation of -90 to 90 deg"
-            )
+        require_direction(azimuth_deg, elevation_deg)
         if not self._slews:
             raise InstrumentFault(f"the mount at {self._device.address} cannot slew to azimuth and elevation")
         self._get_ready()
@@ -221,14 +218,9 @@ def _decimal(value: float) -> str:
 
 def connect(address: str, clock: Clock, settings: Settings) -> Mount:
     """Connect and identify the mount; `clock` gives the world time of each reading."""
-    driver = "mount_alpaca"
-    chosen = parse_settings(AlpacaMountSettings, settings, driver)
-    for key in ("timeout_s", "max_acceleration_deg_s2", "rate_quantum_arcsec_s"):
-        require_positive(getattr(chosen, key), key, driver)
+    positive = ("timeout_s", "max_acceleration_deg_s2", "rate_quantum_arcsec_s")
+    chosen = parse_settings(AlpacaMountSettings, settings, "mount_alpaca", positive)
     http = open_http(address, timeout_s=chosen.timeout_s, log=chosen.log)
     device = AlpacaDevice(http, "telescope", chosen.device_number, chosen.client_id)
-    try:
+    with closed_on_error(device):
         return AlpacaMount(device, clock, chosen)
-    except BaseException:
-        device.close()
-        raise

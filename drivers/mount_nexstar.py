@@ -6,32 +6,24 @@ Sources: NexStar communication protocol (NexStar 8i manual p. 65); INDI `celestr
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TypeVar
 
-from drivers.settings import LinkSettings, parse_settings, require_positive
+from drivers.conversation import Conversation, ask_until_answered
+from drivers.mounts import reading_between, require_direction, try_all
+from drivers.settings import LinkSettings, closed_on_error, parse_settings
 from drivers.transport import Link, open_link
 from groundstation.clock import NS_PER_S, Clock, monotonic_s
-from groundstation.errors import (
-    BadInput,
-    GroundStationError,
-    InstrumentFault,
-    TransportTimeout,
-    WireError,
-    WrongInstrument,
-)
+from groundstation.errors import BadInput, InstrumentFault, WireError, WrongInstrument
 from groundstation.instruments import DriverDescription, Identity, Mount, MountCapabilities, MountReading, Settings
-
-T = TypeVar("T")
 
 DRIVER = DriverDescription(
     instrument="Celestron NexStar mount, hand control (also SynScan)",
     capability="mount",
     schemes=("serial", "tcp"),
     documentation="the maker's protocol document and manual: complete but for the firmware's rate limit",
-    tested_with="simulator: INDI indi_celestron_gps, Hamlib rotctl",
+    tested_with="INDI indi_celestron_gps and Hamlib rotctl (clients of the simulator)",
 )
 
 # --- Protocol: bytes to meaning and back, no I/O ---------------------------------------------------------
@@ -152,10 +144,9 @@ class NexStarMount:
     """
 
     def __init__(self, link: Link, clock: Clock, settings: NexStarSettings) -> None:
-        self._link = link
-        self._clock = clock
+        self._link, self._clock = link, clock
+        self._conversation = Conversation(link, self.identify, self._resynchronise)
         self._expected_model = settings.expected_model
-        self._identity: Identity | None = None
         self._capabilities = MountCapabilities(
             settings.max_rate_deg_s,
             settings.max_acceleration_deg_s2,
@@ -174,8 +165,8 @@ class NexStarMount:
         with self._link.exchange():
             try:
                 self._resynchronise()
-                version = self._query(GET_VERSION, lambda: parse_binary(self._link.read(3)))
-                model = self._query(GET_MODEL, lambda: parse_binary(self._link.read(2)))[0]
+                version = self._conversation.ask(GET_VERSION, lambda: parse_binary(self._link.read(3)))
+                model = self._conversation.ask(GET_MODEL, lambda: parse_binary(self._link.read(2)))[0]
             except WireError as error:
                 raise WrongInstrument(f"{self._link.address} does not answer as a NexStar mount: {error}") from error
         wanted = self._expected_model
@@ -185,30 +176,16 @@ class NexStarMount:
                 f"{self._link.address} answers as mount model {model} ({MODELS.get(model, 'unknown')}), "
                 f'expected {expected}; check the address, or set "expected_model" = {model}'
             )
-        found = Identity(MODELS.get(model, f"NexStar-compatible model {model}"), f"{version[0]}.{version[1]}")
-        self._identity = self._identity or found
-        if found.model != self._identity.model:
-            raise WrongInstrument(
-                f"{self._link.address} now answers as {found.model}, it was {self._identity.model}; check the address"
-            )
-        return found
+        name = MODELS.get(model, f"NexStar-compatible model {model}")
+        return self._conversation.recognise(Identity(name, f"{version[0]}.{version[1]}"))
 
     def read_position(self) -> MountReading:
-        """Both angles. The mount reads them after the request's byte has arrived and before the reply's bytes
-        leave, so the time on the line at both ends narrows down when that was."""
-
-        def read() -> MountReading:
-            azimuth_deg, elevation_deg = parse_position(self._link.read(POSITION_BYTES))
-            earliest_ns, latest_ns = sent_ns[-1], self._clock.utc_ns()
-            on_line_ns = (len(GET_POSITION) + POSITION_BYTES) * self._byte_ns
-            if latest_ns - earliest_ns >= on_line_ns:  # else the line is faster than the settings say
-                earliest_ns += len(GET_POSITION) * self._byte_ns
-                latest_ns -= POSITION_BYTES * self._byte_ns
-            half_ns = (latest_ns - earliest_ns) // 2
-            return MountReading(azimuth_deg, elevation_deg, earliest_ns + half_ns, half_ns / NS_PER_S)
-
-        sent_ns: list[int] = []
-        return self._query(GET_POSITION, read, before=lambda: sent_ns.append(self._clock.utc_ns()))
+        """Both angles."""
+        position, sent_ns, received_ns = self._conversation.ask_timed(
+            GET_POSITION, lambda: parse_position(self._link.read(POSITION_BYTES)), self._clock
+        )
+        there_ns, back_ns = len(GET_POSITION) * self._byte_ns, POSITION_BYTES * self._byte_ns
+        return reading_between(*position, sent_ns, received_ns, there_ns, back_ns)
 
     def set_rates(self, azimuth_arcsec_s: float, elevation_arcsec_s: float) -> None:
         """Turn at these rates for ever; capped at the capability. Not repeated when the mount is silent.
@@ -221,92 +198,44 @@ class NexStarMount:
         )
         with self._link.exchange():
             for request in requests:
-                self._query(request, self._read_pass_through, attempts=1)
+                self._conversation.ask(request, self._read_pass_through, attempts=1)
 
     def go_to(self, azimuth_deg: float, elevation_deg: float) -> None:
         """Start a slew. Not repeated when the mount is silent. BadInput beyond -90..90 deg elevation."""
-        if not (math.isfinite(azimuth_deg) and -90.0 <= elevation_deg <= 90.0):
-            raise BadInput(
-                f"the mount cannot go to azimuth {azimuth_deg} deg, elevation {elevation_deg} deg; "
-                "give an azimuth in degrees and an elevation of -90 to 90 deg"
-            )
-        self._query(go_to_request(azimuth_deg, elevation_deg), self._read_done, attempts=1)
+        require_direction(azimuth_deg, elevation_deg)
+        self._conversation.ask(go_to_request(azimuth_deg, elevation_deg), self._read_done, attempts=1)
 
     def is_slewing(self) -> bool:
         """Whether a go-to is under way."""
-        return self._query(IS_SLEWING, lambda: parse_slewing(self._link.read(2)))
+        return self._conversation.ask(IS_SLEWING, lambda: parse_slewing(self._link.read(2)))
 
     def stop(self) -> None:
         """Cancel the go-to and command rate zero on both axes; tries all three before it raises.
 
         Raises InstrumentFault when an axis did not take it. Standstill itself shows in `read_position`.
         """
-        errors: list[GroundStationError] = []
+        ask = self._conversation.ask
         with self._link.exchange():
-            for request, read in (
-                (CANCEL_GO_TO, self._read_done),
-                (fixed_rate_stop_request(AZIMUTH), self._read_pass_through),
-                (fixed_rate_stop_request(ELEVATION), self._read_pass_through),
-            ):
-                try:
-                    self._query(request, read)
-                except GroundStationError as error:
-                    errors.append(error)
-        if errors:
-            raise errors[0]
+            try_all(
+                lambda: ask(CANCEL_GO_TO, self._read_done),
+                lambda: ask(fixed_rate_stop_request(AZIMUTH), self._read_pass_through),
+                lambda: ask(fixed_rate_stop_request(ELEVATION), self._read_pass_through),
+            )
 
     def close(self) -> None:
         """Give the link back; commands nothing."""
         self._link.close()
 
-    def _query(
-        self,
-        request: bytes,
-        read: Callable[[], T],
-        attempts: int = 2,
-        before: Callable[[], None] | None = None,
-    ) -> T:
-        """One exchange: one write, one read; once more in step again when it failed and may be repeated."""
-        with self._link.exchange():
-            if self._link.lost:
-                self._link.reconnect(self.identify)
-            if not self._link.in_step:
-                self._resynchronise()
-            self._link.flush_input()
-            if before:
-                before()
-            try:
-                self._link.write(request)
-                return read()
-            except (TransportTimeout, WireError):
-                self._link.mark_in_step(False)
-                if attempts <= 1:
-                    raise
-            return self._query(request, read, attempts - 1, before)
-
     def _resynchronise(self) -> None:
         """Ask for an echo, another byte each time, until nothing but its answer comes last."""
-        deadline = monotonic_s() + self._link.timeout_s
-        heard = b""
-        while True:
-            byte = _ECHO_BYTES[self._echoes % len(_ECHO_BYTES)]
-            self._echoes += 1
-            self._link.flush_input()
-            self._link.write(echo_request(byte))
-            answer = self._listen_for(bytes((byte, ord("#"))), min(deadline, monotonic_s() + _ECHO_WAIT_S))
-            if answer is None:
-                self._link.mark_in_step()
-                return
-            heard = answer or heard
-            if monotonic_s() >= deadline:
-                break
-        if heard:
-            raise WireError(f"{self._link.address} answers {heard[:20]!r} to the echo request K{chr(byte)}")
-        self._link.mark_silent()
-        raise TransportTimeout(
-            f"no mount answers at {self._link.address} within {self._link.timeout_s:g} s; check that the "
-            "mount is on, its hand control connected and the address right"
-        )
+        ask_until_answered(self._link, self._ask_for_echo, "the echo request K", "mount")
+
+    def _ask_for_echo(self, deadline_s: float) -> bytes | None:
+        byte = _ECHO_BYTES[self._echoes % len(_ECHO_BYTES)]
+        self._echoes += 1
+        self._link.flush_input()
+        self._link.write(echo_request(byte))
+        return self._listen_for(bytes((byte, ord("#"))), min(deadline_s, monotonic_s() + _ECHO_WAIT_S))
 
     def _listen_for(self, echo: bytes, until_s: float) -> bytes | None:
         """None once the last bytes are the echo, else what came instead."""
@@ -342,14 +271,9 @@ class NexStarMount:
 
 def connect(address: str, clock: Clock, settings: Settings) -> Mount:
     """Connect and identify the mount; `clock` gives the world time of each reading."""
-    driver = "mount_nexstar"
-    chosen = parse_settings(NexStarSettings, settings, driver)
-    for key in ("timeout_s", "max_rate_deg_s", "max_acceleration_deg_s2", "rate_quantum_arcsec_s"):
-        require_positive(getattr(chosen, key), key, driver)
+    positive = ("timeout_s", "max_rate_deg_s", "max_acceleration_deg_s2", "rate_quantum_arcsec_s")
+    chosen = parse_settings(NexStarSettings, settings, "mount_nexstar", positive)
     mount = NexStarMount(open_link(address, timeout_s=chosen.timeout_s, log=chosen.log), clock, chosen)
-    try:
+    with closed_on_error(mount):
         mount.identify()
-    except BaseException:
-        mount.close()
-        raise
     return mount

@@ -6,26 +6,20 @@ clock; its offsets are live. Sources: PlaneWave's `pwi4_client.py`; INDI `planew
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from functools import partial
 from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
-from drivers.settings import LinkSettings, parse_settings, require_positive
-from drivers.transport import HttpLink, HttpReply, open_http
+from drivers.mounts import reading_between, require_direction, try_all
+from drivers.pwi4 import Status, flag, number, parse_position, parse_reply, parse_timestamp, path_points
+from drivers.settings import LinkSettings, closed_on_error, parse_settings
+from drivers.transport import HttpLink, open_http
 from groundstation.clock import NS_PER_S, Clock, monotonic_s, utc_text
-from groundstation.errors import (
-    BadInput,
-    GroundStationError,
-    InstrumentFault,
-    TransportLost,
-    TransportTimeout,
-    WireError,
-    WrongInstrument,
-)
+from groundstation.errors import BadInput, InstrumentFault, TransportLost, TransportTimeout, WireError, WrongInstrument
 from groundstation.instruments import (
     DriverDescription,
     Identity,
@@ -44,105 +38,6 @@ DRIVER = DriverDescription(
     "PWI4 interpolates between the points of a path, and across azimuth 0",
     tested_with="pwi 0.14.0 (client of the simulator)",
 )
-
-# --- Protocol: bytes to meaning and back, no I/O ---------------------------------------------------------
-
-Status = Mapping[str, str]
-_NS_PER_DAY = 86_400 * NS_PER_S
-_JD_1970_HALF_DAYS = 2 * 2_440_587 + 1  # 2440587.5
-_SHOWN = 200  # characters of what PWI4 sent, in our sentences
-
-
-def parse_reply(reply: HttpReply) -> Status:
-    """The status that every command answers with.
-
-    Raises InstrumentFault when PWI4 refuses (400) or fails (500), WireError when it does not know the command (404)
-    or the answer is no status.
-    """
-    said = reply.body.decode("utf-8", "replace").strip()[:_SHOWN]
-    if reply.status == 400:
-        raise InstrumentFault(f'PWI4 refused the parameters of the command (HTTP 400): "{said}"')
-    if reply.status >= 500:
-        raise InstrumentFault(f'PWI4 failed (HTTP {reply.status}): "{said}"; see its own log')
-    if reply.status == 404:
-        raise WireError(f'PWI4 does not know the command (HTTP 404): "{said}"; check its version and the address')
-    if reply.status != 200:
-        raise WireError(f'the answer has HTTP status {reply.status}: "{said}"; check that PWI4 listens there')
-    return parse_status(reply.body)
-
-
-def parse_status(body: bytes) -> Status:
-    """`key=value` lines. Raises WireError when there is none, or text that is no such line."""
-    try:
-        lines = [line.strip() for line in body.decode("utf-8").splitlines()]
-    except UnicodeDecodeError as error:
-        raise WireError(f"the answer {body[:40]!r} is no status of PWI4; check the address") from error
-    pairs = [line.partition("=") for line in lines if line]
-    if not pairs or not all(equals and "." in key for key, equals, _ in pairs):
-        raise WireError(f"the answer {body[:40]!r} is no status of PWI4; check the address")
-    return {key.strip(): value.strip() for key, _, value in pairs}
-
-
-def number(status: Status, key: str) -> float | None:
-    """A finite number, None when the key is missing. Raises WireError for anything else."""
-    if (text := status.get(key)) is None:
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise WireError(f"PWI4 answered {key}={text[:40]} where a number was expected")
-    return value
-
-
-def flag(status: Status, key: str) -> bool | None:
-    """`true` or `false`, None when the key is missing. Raises WireError for anything else."""
-    text = status.get(key)
-    if text is not None and text.lower() not in ("true", "false"):
-        raise WireError(f"PWI4 answered {key}={text[:40]} where true or false was expected")
-    return None if text is None else text.lower() == "true"
-
-
-def parse_position(status: Status) -> tuple[float, float]:
-    """Azimuth 0 to 360 deg and altitude of the mount. Raises WireError when either is missing or no angle."""
-    azimuth_deg, altitude_deg = number(status, "mount.azimuth_degs"), number(status, "mount.altitude_degs")
-    if azimuth_deg is None or altitude_deg is None:
-        raise WireError("PWI4 answered without mount.azimuth_degs and mount.altitude_degs; there is no position")
-    if not (-360.0 <= azimuth_deg <= 720.0 and -180.0 <= altitude_deg <= 180.0):
-        raise WireError(f"PWI4 answered azimuth {azimuth_deg} deg, altitude {altitude_deg} deg, which is no position")
-    return azimuth_deg % 360.0, altitude_deg
-
-
-def parse_timestamp(text: str) -> tuple[int, int]:
-    """`2026-01-01 00:00:00.123` as UTC nanoseconds and the size of its last digit in ns. Raises WireError."""
-    whole, _, fraction = text.partition(".")
-    try:
-        moment = datetime.strptime(whole, "%Y-%m-%d %H:%M:%S").replace(tzinfo=UTC)
-        digits = len(fraction)
-        if digits and not (fraction.isascii() and fraction.isdecimal() and digits <= 12):
-            raise ValueError(fraction)
-        since = moment - datetime(1970, 1, 1, tzinfo=UTC)
-    except ValueError as error:
-        raise WireError(f"PWI4 answered the time {text[:40]!r}, expected 2026-01-01 00:00:00.123") from error
-    fraction_ns = int(fraction.ljust(9, "0")[:9]) if fraction else 0
-    return (since.days * 86_400 + since.seconds) * NS_PER_S + fraction_ns, max(1, NS_PER_S // 10**digits)
-
-
-def julian_date(utc_ns: int) -> str:
-    """With ten decimals (9 microseconds), which a floating-point number would not hold."""
-    days, rest_ns = divmod(utc_ns + _JD_1970_HALF_DAYS * (_NS_PER_DAY // 2), _NS_PER_DAY)
-    tenths = (rest_ns * 10**10 + _NS_PER_DAY // 2) // _NS_PER_DAY
-    return f"{days + tenths // 10**10}.{tenths % 10**10:010d}"
-
-
-def path_points(utc_ns: NDArray[np.int64], azimuth_deg: NDArray[np.float64], elevation_deg: NDArray[np.float64]) -> str:
-    """The lines `jd,azimuth,altitude` of `custom_path/add_point_list`; azimuth 0 to 360."""
-    points = zip(utc_ns.tolist(), (azimuth_deg % 360.0).tolist(), elevation_deg.tolist(), strict=True)
-    return "\n".join(f"{julian_date(t)},{azimuth:.7f},{elevation:.7f}" for t, azimuth, elevation in points)
-
-
-# --- Driver ----------------------------------------------------------------------------------------------
 
 _READY_S = 10.0  # world time for the program to reach its mount and switch its motors on: free
 _SET_S = 2.0  # world time until an offset shows in the status: free
@@ -247,8 +142,7 @@ class Pwi4Mount:
         azimuth_deg, altitude_deg = parse_position(status)
         text = status.get("mount.timestamp_utc")
         if not text:
-            half_ns = (received_ns - sent_ns[-1]) // 2
-            return MountReading(azimuth_deg, altitude_deg, sent_ns[-1] + half_ns, half_ns / NS_PER_S)
+            return reading_between(azimuth_deg, altitude_deg, sent_ns[-1], received_ns)
         read_ns, digit_ns = parse_timestamp(text)
         most_ns = self._settings.max_clock_difference_s * NS_PER_S
         if not sent_ns[-1] - most_ns <= read_ns <= received_ns + most_ns:
@@ -266,11 +160,7 @@ class Pwi4Mount:
 
     def go_to(self, azimuth_deg: float, elevation_deg: float) -> None:
         """Start a slew; our offsets are taken away first. BadInput beyond -90..90 deg elevation."""
-        if not (math.isfinite(azimuth_deg) and -90.0 <= elevation_deg <= 90.0):
-            raise BadInput(
-                f"the mount cannot go to azimuth {azimuth_deg} deg, elevation {elevation_deg} deg; "
-                "give an azimuth in degrees and an elevation of -90 to 90 deg"
-            )
+        require_direction(azimuth_deg, elevation_deg)
         if self._has_offsets:
             self._clear_offsets()
         azimuth = f"{azimuth_deg % 360.0:.7f}"
@@ -285,15 +175,10 @@ class Pwi4Mount:
 
     def stop(self) -> None:
         """Stop every motion and tracking; tries all before it raises."""
-        errors: list[GroundStationError] = []
-        offsets = [("/mount/offset", {"path_stop_rate": "0"})] if self._has_offsets else []
-        for path, parameters in [("/mount/stop", {}), ("/mount/tracking_off", {}), *offsets]:
-            try:
-                self._command(path, **parameters)
-            except GroundStationError as error:
-                errors.append(error)
-        if errors:
-            raise errors[0]
+        commands = [partial(self._command, "/mount/stop"), partial(self._command, "/mount/tracking_off")]
+        if self._has_offsets:
+            commands.append(partial(self._command, "/mount/offset", path_stop_rate="0"))
+        try_all(*commands)
 
     def park(self) -> None:
         """Start a slew to PWI4's own park position."""
@@ -421,15 +306,10 @@ class Pwi4Mount:
 
 def connect(address: str, clock: Clock, settings: Settings) -> TrajectoryMount:
     """Connect, identify, reach the mount and switch its motors on; `clock` gives the world time of each reading."""
-    driver = "mount_pwi4"
-    chosen = parse_settings(Pwi4Settings, settings, driver)
-    for key in ("timeout_s", "max_rate_deg_s", "max_acceleration_deg_s2", "max_clock_difference_s"):
-        require_positive(getattr(chosen, key), key, driver)
+    positive = ("timeout_s", "max_rate_deg_s", "max_acceleration_deg_s2", "max_clock_difference_s")
+    chosen = parse_settings(Pwi4Settings, settings, "mount_pwi4", positive)
     mount = Pwi4Mount(open_http(address, timeout_s=chosen.timeout_s, log=chosen.log), clock, chosen)
-    try:
+    with closed_on_error(mount):
         mount.identify()
         mount.get_ready()
-    except BaseException:
-        mount.close()
-        raise
     return mount

@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TypeVar
 
-from drivers.settings import LinkSettings, parse_settings, require_positive
+from drivers.conversation import Conversation, await_silence
+from drivers.mounts import reading_between
+from drivers.settings import LinkSettings, closed_on_error, parse_settings
 from drivers.transport import Link, open_link
 from groundstation.clock import NS_PER_S, Clock, monotonic_s
-from groundstation.errors import BadInput, InstrumentFault, TransportTimeout, WireError, WrongInstrument
+from groundstation.errors import BadInput, InstrumentFault, WireError, WrongInstrument
 from groundstation.instruments import DriverDescription, Identity, Mount, MountCapabilities, MountReading, Settings
 
 T = TypeVar("T")
@@ -135,7 +137,6 @@ def _number(text: str) -> float:
 
 # --- Driver ----------------------------------------------------------------------------------------------
 
-_QUIET_S = 0.05  # wall time without a byte after which no late answer is expected
 _STILL_DEG = 0.02  # two readings so close are the same place: they come in steps of 0.01 deg
 
 
@@ -166,7 +167,7 @@ class RotctldMount:
 
     def __init__(self, link: Link, clock: Clock, settings: RotctldSettings) -> None:
         self._link, self._clock, self._settings = link, clock, settings
-        self._identity: Identity | None = None
+        self._conversation = Conversation(link, self.identify, self._resynchronise)
         self._limits = Limits()
         self._target: tuple[float, float] | None = None
         self._last: tuple[float, float] | None = None
@@ -206,24 +207,16 @@ class RotctldMount:
                 f'address, or set "expected_model" = {model}'
             )
         found = Identity(f"Hamlib rotator {model}" + (f": {name}" if name else ""))
-        self._identity = self._identity or found
-        if found != self._identity:
-            raise WrongInstrument(
-                f"{self._link.address} now answers as {found.model}, it was {self._identity.model}; check the address"
-            )
+        self._conversation.recognise(found)
         self._limits = limits
         return found
 
     def read_position(self) -> MountReading:
         """Both angles, of some moment between question and answer."""
-        sent_ns: list[int] = []
-        position, received_ns = self._ask(
-            GET_POSITION,
-            lambda lines: (parse_position(lines), self._clock.utc_ns()),
-            before=lambda: sent_ns.append(self._clock.utc_ns()),
+        position, sent_ns, received_ns = self._conversation.ask_timed(
+            request(GET_POSITION), lambda: self._answer(GET_POSITION, parse_position), self._clock
         )
-        half_ns = (received_ns - sent_ns[-1]) // 2
-        return MountReading(*position, sent_ns[-1] + half_ns, half_ns / NS_PER_S)
+        return reading_between(*position, sent_ns, received_ns)
 
     def set_rates(self, azimuth_arcsec_s: float, elevation_arcsec_s: float) -> None:
         """Always InstrumentFault: the protocol has no rates."""
@@ -287,31 +280,18 @@ class RotctldMount:
         parse: Callable[[list[bytes]], T],
         values: tuple[float, ...] = (),
         attempts: int = 2,
-        before: Callable[[], None] | None = None,
     ) -> T:
         """One question and its answer; asked once more, in step again, when that failed and may be repeated."""
-        with self._link.exchange():
-            if self._link.lost:
-                self._link.reconnect(self.identify)
-            if not self._link.in_step:
-                self._resynchronise()
-            self._link.flush_input()
-            if before:
-                before()
-            try:
-                self._link.write(request(command, *values))
-                deadline = monotonic_s() + self._link.timeout_s
-                code, lines = self._read_answer(deadline)
-                if code == 0:
-                    return parse(lines)
-                parse_values(command, lines)  # is it the answer to this command at all?
-            except (TransportTimeout, WireError):
-                self._link.mark_in_step(False)
-                if attempts <= 1:
-                    raise
-                return self._ask(command, parse, values, attempts - 1, before)
-            why = ERRORS.get(code, "it does not say why")
-            raise InstrumentFault(f"rotctld at {self._link.address} refused {command}: {why} (RPRT {code})")
+        return self._conversation.ask(request(command, *values), lambda: self._answer(command, parse), attempts)
+
+    def _answer(self, command: str, parse: Callable[[list[bytes]], T]) -> T:
+        """Raises InstrumentFault when rotctld refuses."""
+        code, lines = self._read_answer(monotonic_s() + self._link.timeout_s)
+        if code == 0:
+            return parse(lines)
+        parse_values(command, lines)  # is it the answer to this command at all?
+        why = ERRORS.get(code, "it does not say why")
+        raise InstrumentFault(f"rotctld at {self._link.address} refused {command}: {why} (RPRT {code})")
 
     def _read_answer(self, deadline: float) -> tuple[int, list[bytes]]:
         """The number of the report, and the lines before it."""
@@ -331,9 +311,7 @@ class RotctldMount:
         lines: list[bytes] = []
         while not any(line.startswith(DUMP_STATE.encode()) for line in lines):
             _, lines = self._read_answer(deadline)
-        while self._link.read_available(_QUIET_S):
-            if monotonic_s() > deadline:
-                raise WireError(f"{self._link.address} does not stop sending; check that rotctld listens there")
+        await_silence(self._link, deadline)
         self._link.mark_in_step()
 
 
@@ -344,14 +322,9 @@ def _distance_deg(a: tuple[float, float], b: tuple[float, float]) -> float:
 
 def connect(address: str, clock: Clock, settings: Settings) -> Mount:
     """Connect and identify the rotator; `clock` gives the world time of each reading."""
-    driver = "mount_rotctld"
-    chosen = parse_settings(RotctldSettings, settings, driver)
-    for key in ("timeout_s", "max_rate_deg_s", "max_acceleration_deg_s2", "tolerance_deg", "settling_s"):
-        require_positive(getattr(chosen, key), key, driver)
+    positive = ("timeout_s", "max_rate_deg_s", "max_acceleration_deg_s2", "tolerance_deg", "settling_s")
+    chosen = parse_settings(RotctldSettings, settings, "mount_rotctld", positive)
     mount = RotctldMount(open_link(address, timeout_s=chosen.timeout_s, log=chosen.log), clock, chosen)
-    try:
+    with closed_on_error(mount):
         mount.identify()
-    except BaseException:
-        mount.close()
-        raise
     return mount

@@ -5,19 +5,31 @@ glued (`}{`) and come unasked whenever a value changes. Counts (12345) are a lin
 measurement period: Unix time, channel 1, channel 2, ... Source: the vendor's client `WebSQControl.py`.
 """
 
-import contextlib
-import json
 import math
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from drivers.json_stream import JsonSplitter
 from drivers.latching import latched, silence_s
-from drivers.settings import LinkSettings, parse_settings, require_positive
+from drivers.settings import LinkSettings, closed_on_error, parse_settings
 from drivers.transport import Link, open_link
+from drivers.websq_messages import (
+    BIAS,
+    COUNT,
+    ENABLE,
+    PERIOD,
+    REQUEST_ALL,
+    SHORTEST_PERIOD_MS,
+    TRIGGER,
+    command,
+    number,
+    numbers,
+    parse_counts,
+    parse_message,
+)
 from groundstation.clock import NS_PER_S, Clock, monotonic_s, sleep_wall_s
 from groundstation.errors import BadInput, InstrumentFault, TransportTimeout, WireError, WrongInstrument
 from groundstation.instruments import DriverDescription, Identity, NanowireDetector, Settings
@@ -34,78 +46,6 @@ DRIVER = DriverDescription(
         "IV scans and the newer Retina (HTTP and websocket) are not supported"
     ),
 )
-
-# --- Protocol: bytes to meaning and back, no I/O ---------------------------------------------------------
-
-SHORTEST_PERIOD_MS = 10
-REQUEST_ALL = b'{"request": "labelProps", "value": "None"}'
-COUNT, BIAS, TRIGGER = "NumberOfDetectors", "BiasCurrent", "TriggerLevel"
-PERIOD, ENABLE = "InptMeasurementPeriod", "DetectorEnable"
-
-
-class Message(NamedTuple):
-    """What the server says of one label. `described`: with bounds and units, as the answer to labelProps is."""
-
-    label: str
-    value: object
-    described: bool = False
-
-    @property
-    def complaint(self) -> str:
-        """The text of an error that just happened, "" for any other message."""
-        return str(self.value) if "Error" in self.label and not self.described and self.value else ""
-
-
-def parse_message(data: bytes) -> Message:
-    """One JSON object; the label is "" when it has none. Raises WireError."""
-    try:
-        found = json.loads(data)
-    except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
-        raise WireError(f"the detector driver sent {data[:60]!r}, which is no JSON object; check the network")
-    label, value = str(found.get("label", "")), found.get("value")
-    if isinstance(value, dict) and "value" in value:
-        return Message(label, value["value"], described=True)
-    return Message(label, value)
-
-
-def command(name: str, value: object, label: str | None = None) -> bytes:
-    """A command; most carry the label that they change."""
-    message = {"command": name, **({"label": label} if label else {}), "value": value}
-    return json.dumps(message).encode("ascii")
-
-
-def numbers(value: object, label: str, count: int) -> tuple[float, ...]:
-    """A list of `count` finite numbers. Raises WireError."""
-    if isinstance(value, list) and len(value) == count and all(_is_number(item) for item in value):
-        return tuple(float(item) for item in value)
-    raise WireError(f"{label} is {str(value)[:60]}, expected {count} numbers")
-
-
-def number(value: object, label: str) -> float:
-    """One finite number. Raises WireError."""
-    if _is_number(value):
-        return float(value)  # type: ignore[arg-type]  # _is_number has seen an int or a float
-    raise WireError(f"{label} is {str(value)[:60]}, expected a number")
-
-
-def parse_counts(line: bytes, channels: int) -> tuple[int, ...]:
-    """The counts of a line `Unix time, channel 1, ...`. Raises WireError."""
-    try:
-        values = [float(field) for field in line.decode("ascii").split(",")]
-    except ValueError:
-        values = []
-    if len(values) != channels + 1 or not all(0.0 <= value < 1e15 and value == round(value) for value in values[1:]):
-        raise WireError(f"the detector driver sent {line[:80]!r} where the time and {channels} counts were expected")
-    return tuple(int(value) for value in values[1:])
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and -1e300 < value < 1e300
-
-
-# --- Driver ----------------------------------------------------------------------------------------------
 
 _SETTLE_S = 1.0  # world time in which a setting must read back
 _AUTO_BIAS_BEGINS_S = 1.0  # world time; the vendor's client waits as long before it believes that it is over
@@ -389,10 +329,8 @@ class WebSq:
 
 def connect(address: str, clock: Clock, settings: Settings) -> NanowireDetector:
     """Connect to `tcp://HOST:12000`; it must tell how many detectors it has. Integrations take world time."""
-    driver = "nanowires_websq"
-    chosen = parse_settings(WebSqSettings, settings, driver)
-    for key in ("timeout_s", "bias_tolerance_ua", "trigger_tolerance_mv", "reset_off_s", "auto_bias_s"):
-        require_positive(getattr(chosen, key), key, driver)
+    positive = ("timeout_s", "bias_tolerance_ua", "trigger_tolerance_mv", "reset_off_s", "auto_bias_s")
+    chosen = parse_settings(WebSqSettings, settings, "nanowires_websq", positive)
     silence_s(chosen.dark_hz, chosen.latch_false_alarm)
     counts_log = chosen.log.with_name(chosen.log.name + ".counts") if chosen.log else None
 
@@ -402,8 +340,6 @@ def connect(address: str, clock: Clock, settings: Settings) -> NanowireDetector:
         return open_link(f"tcp://{host}:{chosen.counts_port}", timeout_s=chosen.timeout_s, log=counts_log)
 
     detector = WebSq(open_link(address, timeout_s=chosen.timeout_s, log=chosen.log), counts_link, clock, chosen)
-    with contextlib.ExitStack() as stack:
-        stack.callback(detector.close)
+    with closed_on_error(detector):
         detector.identify()
-        stack.pop_all()
     return detector

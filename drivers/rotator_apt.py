@@ -1,19 +1,17 @@
 """Thorlabs rotation stage (K10CR1; PRM1Z8 on a KDC101 or TDC001) by the APT binary protocol, 115200 baud.
 
-A message is a header of six bytes, `id p1 p2 dest source` or, with the top bit of dest set, `id length dest source`
-and so many bytes of data; all little-endian. There is no checksum and no start mark. The device also sends messages
-unasked (move completed, homed, stopped), which are counted and skipped. Sources: Thorlabs APT protocol, issue 25;
-pyLabLib `Thorlabs/kinesis.py`; thorlabs-apt-protocol 29.0.0 `functions.py`, `parsing.py`.
+The device also sends messages unasked (move completed, homed, stopped), which are counted and skipped. The messages and
+their sources: `apt_messages`.
 """
 
 import math
-import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
-from drivers.settings import LinkSettings, parse_settings, require_positive
+from drivers import apt_messages as apt
+from drivers.apt_messages import Message, StageInfo, StageStatus
+from drivers.settings import LinkSettings, closed_on_error, parse_settings, require_positive
 from drivers.transport import Link, open_link
 from groundstation.clock import NS_PER_S, Clock, monotonic_s, sleep_wall_s
 from groundstation.errors import BadInput, InstrumentFault, TransportTimeout, WireError, WrongInstrument
@@ -28,122 +26,6 @@ DRIVER = DriverDescription(
     "if a stage stays silent); rack systems; the polarisation controller MPC320",
     tested_with="our simulator; its messages are those of the codec thorlabs-apt-protocol 29.0.0",
 )
-
-# --- Protocol: bytes to meaning and back, no I/O ---------------------------------------------------------
-
-HOST, DEVICE, CHANNEL = 0x01, 0x50, 1
-STOP_UPDATES, ASK_INFO, INFO = 0x0012, 0x0005, 0x0006
-HOME, HOMED, MOVE_TO, MOVED, STOP, STOPPED = 0x0443, 0x0444, 0x0453, 0x0464, 0x0465, 0x0466
-ASK_STEPPER_STATUS, STEPPER_STATUS, ASK_SERVO_STATUS, SERVO_STATUS = 0x0480, 0x0481, 0x0490, 0x0491
-COMPLAINT, RICH_COMPLAINT = 0x0080, 0x0081
-_DATA_BYTES: Mapping[int, int] = MappingProxyType({INFO: 84, STEPPER_STATUS: 14, SERVO_STATUS: 14, RICH_COMPLAINT: 68})
-_LONGEST_DATA = 512  # no message of the document is longer
-_HEADER_BYTES = 6
-
-COUNTS_PER_DEG: Mapping[str, float] = MappingProxyType({"K10CR1": 409600 / 3, "PRM1Z8": 1919.6418578623391})
-"""Counts of the position per degree: pyLabLib `_get_step_scale`, the latter "what it says in the manual"."""
-_STEPPERS, _SERVOS = ("K10CR1",), ("KDC101", "TDC001")
-_PRM1Z8 = 6  # number of the stage that a servo controller says is connected: pyLabLib `_autodetect_stage`
-
-_MOVING, _HOMING, _IS_HOMED = 0x200000F0, 0x200, 0x400
-_TROUBLES: Mapping[int, str] = MappingProxyType(
-    {
-        0x4000: "excessive position error",
-        0x10000: "interlock open",
-        0x20000: "too hot",
-        0x40000: "supply voltage too low",
-        0x1000000: "motor current limit",
-        0x2000000: "encoder fault",
-        0x4000000: "motor current too high",
-        0x8000000: "supply current too high",
-        0x40000000: "error",
-    }
-)
-
-
-class Message(NamedTuple):
-    """One message of the device."""
-
-    number: int
-    parameters: bytes
-    data: bytes
-
-
-class StageInfo(NamedTuple):
-    """What the device says of itself; `stage` is the number of what hangs on a servo controller."""
-
-    model: str
-    serial: int
-    firmware: str
-    stage: int
-
-
-class StageStatus(NamedTuple):
-    """Where the stage is and the bits of its state."""
-
-    position: int
-    bits: int
-
-
-def short_message(number: int, first: int = 0, second: int = 0) -> bytes:
-    """A message to the device that is a header alone."""
-    return struct.pack("<HBBBB", number, first, second, DEVICE, HOST)
-
-
-def long_message(number: int, data: bytes) -> bytes:
-    """A message to the device with data."""
-    return struct.pack("<HHBB", number, len(data), DEVICE | 0x80, HOST) + data
-
-
-def move_request(position: int) -> bytes:
-    """Move to a position in counts."""
-    return long_message(MOVE_TO, struct.pack("<Hl", CHANNEL, position))
-
-
-def split_message(received: bytes) -> tuple[Message | None, bytes]:
-    """The first message and what follows it; None while it is not complete. Raises WireError on what is none."""
-    if len(received) < _HEADER_BYTES:
-        return None, received
-    number, length, destination, source = struct.unpack_from("<HHBB", received)
-    long = destination == HOST | 0x80
-    if (destination & 0x7F) != HOST or source != DEVICE or (long and length > _LONGEST_DATA):
-        raise WireError(f"the stage sent {received[:_HEADER_BYTES].hex(' ')}, which is no header of a message to us")
-    end = _HEADER_BYTES + (length if long else 0)
-    if number in _DATA_BYTES and end - _HEADER_BYTES != _DATA_BYTES[number]:
-        raise WireError(f"message {number:#06x} has {end - _HEADER_BYTES} bytes of data, not {_DATA_BYTES[number]}")
-    if len(received) < end:
-        return None, received
-    return Message(number, received[2:4] if not long else b"", received[_HEADER_BYTES:end]), received[end:]
-
-
-def parse_info(data: bytes) -> StageInfo:
-    """The 84 bytes of data of hw_get_info. Raises WireError."""
-    if len(data) != _DATA_BYTES[INFO]:
-        raise WireError(f"the stage's description has {len(data)} bytes, not {_DATA_BYTES[INFO]}")
-    serial, model = struct.unpack_from("<I8s", data)
-    try:
-        name = model.partition(b"\0")[0].decode("ascii").strip()
-    except UnicodeDecodeError as error:
-        raise WireError(f"the stage calls itself {model!r}, which is no name") from error
-    return StageInfo(name, serial, ".".join(map(str, data[16:13:-1])), struct.unpack_from("<H", data, 76)[0])
-
-
-def parse_status(data: bytes) -> StageStatus:
-    """The 14 bytes of data of either status message. Raises WireError."""
-    if len(data) != _DATA_BYTES[STEPPER_STATUS]:
-        raise WireError(f"the stage's status has {len(data)} bytes, not {_DATA_BYTES[STEPPER_STATUS]}")
-    channel, position = struct.unpack_from("<Hl", data)
-    if channel != CHANNEL:
-        raise WireError(f"the stage's status is that of channel {channel}, not of channel {CHANNEL}")
-    return StageStatus(position, struct.unpack_from("<L", data, 10)[0])
-
-
-def troubles(bits: int) -> str:
-    """What the bits complain of, "" when nothing."""
-    return ", ".join(text for bit, text in _TROUBLES.items() if bits & bit)
-
-
-# --- Driver ----------------------------------------------------------------------------------------------
 
 _BAUD = 115200
 _WRITE_GAP_S = 0.003  # pyLabLib; wall time
@@ -207,9 +89,9 @@ class AptRotator:
             limit_deg = ((1 << 31) - 1) / self._counts_per_deg
             raise BadInput(f"the stage cannot turn to {angle_deg} deg; give an angle of at most {limit_deg:.0f} deg")
         with self._link.exchange():
-            if self._settings.require_home and not self._status().bits & _IS_HOMED:
+            if self._settings.require_home and not self._status().bits & apt.IS_HOMED:
                 raise InstrumentFault(f"the stage at {self._link.address} does not know its zero; home it first")
-            self._write(move_request(counts))
+            self._write(apt.move_request(counts))
             self._target = counts
             near = abs(self._settings.tolerance_deg * self._counts_per_deg) + 1
             self._wait_for(lambda status: self._turns(status) or abs(status.position - counts) <= near, "turn")
@@ -217,7 +99,7 @@ class AptRotator:
     def is_moving(self) -> bool:
         """Also while it looks for its reference mark. Raises InstrumentFault when the stage is in trouble."""
         status = self._status()
-        if found := troubles(status.bits):
+        if found := apt.troubles(status.bits):
             raise InstrumentFault(f"the stage at {self._link.address} reports: {found}; look at it before it is used")
         return self._turns(status)
 
@@ -226,7 +108,7 @@ class AptRotator:
         with self._link.exchange():
             self._get_ready()
             self._homed_seen, self._target = False, None
-            self._write(short_message(HOME, CHANNEL))
+            self._write(apt.short_message(apt.HOME, apt.CHANNEL))
             self._wait_for(lambda status: self._turns(status) or self._homed_seen, "home")
 
     def stop(self) -> None:
@@ -234,7 +116,7 @@ class AptRotator:
         with self._link.exchange():
             self._get_ready()
             self._target = None
-            self._write(short_message(STOP, CHANNEL, 2))
+            self._write(apt.short_message(apt.STOP, apt.CHANNEL, 2))
             self._wait_for(lambda status: not self._turns(status), "stop", _STOPS_WITHIN_S)
 
     def close(self) -> None:
@@ -246,14 +128,15 @@ class AptRotator:
             return self._settings.counts_per_deg
         stage = self._settings.stage
         if stage is None:
-            servo = info.model.startswith(_SERVOS) and info.stage == _PRM1Z8
-            stage = "PRM1Z8" if servo else next((name for name in COUNTS_PER_DEG if info.model.startswith(name)), "")
-        if stage not in COUNTS_PER_DEG:
+            servo = info.model.startswith(apt.SERVOS) and info.stage == apt.PRM1Z8
+            models = ("PRM1Z8",) if servo else tuple(apt.COUNTS_PER_DEG)
+            stage = next((name for name in models if servo or info.model.startswith(name)), "")
+        if stage not in apt.COUNTS_PER_DEG:
             raise WrongInstrument(
                 f"{self._link.address} is a {info.model!r} with stage {info.stage}, expected a K10CR1 or a PRM1Z8; "
                 'check the address, or set "stage" or "counts_per_deg"'
             )
-        return COUNTS_PER_DEG[stage]
+        return apt.COUNTS_PER_DEG[stage]
 
     def _status(self) -> StageStatus:
         """Asked once more, in step again, when that failed."""
@@ -266,12 +149,14 @@ class AptRotator:
 
     def _ask_status(self) -> StageStatus:
         self._get_ready()
-        stepper = self._info is None or not self._info.model.startswith(_SERVOS)
-        question, answer = (ASK_STEPPER_STATUS, STEPPER_STATUS) if stepper else (ASK_SERVO_STATUS, SERVO_STATUS)
-        return parse_status(self._ask(short_message(question, CHANNEL), answer))
+        stepper = self._info is None or not self._info.model.startswith(apt.SERVOS)
+        question, answer = (
+            (apt.ASK_STEPPER_STATUS, apt.STEPPER_STATUS) if stepper else (apt.ASK_SERVO_STATUS, apt.SERVO_STATUS)
+        )
+        return apt.parse_status(self._ask(apt.short_message(question, apt.CHANNEL), answer))
 
     def _turns(self, status: StageStatus) -> bool:
-        return bool(status.bits & (_MOVING | _HOMING))
+        return bool(status.bits & (apt.MOVING | apt.HOMING))
 
     def _wait_for(self, done: Callable[[StageStatus], bool], what: str, within_s: float = _BEGINS_WITHIN_S) -> None:
         """Until the status shows it: world time, but not less than some exchanges."""
@@ -281,7 +166,7 @@ class AptRotator:
             if done(status):
                 return
             if self._clock.utc_ns() > deadline_ns and attempt >= 3:
-                found = troubles(status.bits) or "it reports no trouble"
+                found = apt.troubles(status.bits) or "it reports no trouble"
                 raise InstrumentFault(
                     f"the stage at {self._link.address} does not {what} within {within_s:g} s: {found}"
                 )
@@ -346,15 +231,15 @@ class AptRotator:
     def _messages_in(self, received: bytes) -> tuple[list[Message], bytes]:
         messages: list[Message] = []
         while True:
-            message, received = split_message(received)
+            message, received = apt.split_message(received)
             if message is None:
                 return messages, received
             messages.append(message)
 
     def _skip(self, message: Message) -> None:
         self.skipped[message.number] = self.skipped.get(message.number, 0) + 1
-        self._homed_seen |= message.number == HOMED
-        if message.number in (COMPLAINT, RICH_COMPLAINT):
+        self._homed_seen |= message.number == apt.HOMED
+        if message.number in (apt.COMPLAINT, apt.RICH_COMPLAINT):
             text = message.data[4:].partition(b"\0")[0].decode("ascii", "replace") or "no reason given"
             raise InstrumentFault(f"the stage at {self._link.address} complains: {text}")
 
@@ -369,13 +254,13 @@ class AptRotator:
         """Silence its updates, wait for silence, and ask who it is. Raises WrongInstrument when it is another one."""
         deadline = monotonic_s() + self._link.timeout_s
         self._link.flush_input()
-        self._write(short_message(STOP_UPDATES))
+        self._write(apt.short_message(apt.STOP_UPDATES))
         while True:
             while self._link.read_available(_QUIET_S):
                 if monotonic_s() > deadline:
                     raise WireError(f"{self._link.address} does not stop sending; check that it is a rotation stage")
             try:
-                info = parse_info(self._ask(short_message(ASK_INFO), INFO))
+                info = apt.parse_info(self._ask(apt.short_message(apt.ASK_INFO), apt.INFO))
                 break
             except WireError as error:
                 if monotonic_s() > deadline:
@@ -393,18 +278,15 @@ class AptRotator:
 def connect(address: str, clock: Clock, settings: Settings) -> Rotator:
     """Connect and identify the stage; `clock` is the world time in which it turns."""
     driver = "rotator_apt"
-    chosen = parse_settings(AptSettings, settings, driver)
-    for key in ("timeout_s", "tolerance_deg", *(["counts_per_deg"] if chosen.counts_per_deg is not None else [])):
-        require_positive(getattr(chosen, key), key, driver)
-    if chosen.stage is not None and chosen.stage not in COUNTS_PER_DEG:
+    chosen = parse_settings(AptSettings, settings, driver, ("timeout_s", "tolerance_deg"))
+    if chosen.counts_per_deg is not None:
+        require_positive(chosen.counts_per_deg, "counts_per_deg", driver)
+    if chosen.stage is not None and chosen.stage not in apt.COUNTS_PER_DEG:
         raise BadInput(
-            f'setting "stage" of driver {driver} is "{chosen.stage}"; it must be one of {list(COUNTS_PER_DEG)}'
+            f'setting "stage" of driver {driver} is "{chosen.stage}"; it must be one of {list(apt.COUNTS_PER_DEG)}'
         )
     link = open_link(address, timeout_s=chosen.timeout_s, baud=_BAUD, log=chosen.log)
     rotator = AptRotator(link, clock, chosen)
-    try:
+    with closed_on_error(rotator):
         rotator.identify()
-    except BaseException:
-        rotator.close()
-        raise
     return rotator

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import NamedTuple, TypeVar
 
+from drivers.conversation import Conversation, skip_late_answers
 from drivers.transport import Link
-from groundstation.clock import monotonic_s
-from groundstation.errors import InstrumentFault, TransportTimeout, WireError, WrongInstrument
+from groundstation.errors import InstrumentFault, WireError, WrongInstrument
 from groundstation.instruments import Identity
 
 T = TypeVar("T")
@@ -92,7 +92,6 @@ def _text(line: bytes) -> str:
 
 # --- Exchange over a link --------------------------------------------------------------------------------
 
-_QUIET_S = 0.05  # wall time without a byte after which no late answer is expected
 _LONGEST_QUEUE = 64  # entries; IEEE 488.2 leaves the length to the instrument, all known ones hold fewer
 
 
@@ -106,7 +105,7 @@ class ScpiLink:
     def __init__(self, link: Link, accept: Callable[[Identity], None]) -> None:
         """`accept` raises WrongInstrument for an identity that the driver is not for."""
         self._link, self._accept = link, accept
-        self._identity: Identity | None = None
+        self._conversation = Conversation(link, self.identify, self._resynchronise)
 
     @property
     def address(self) -> str:
@@ -119,13 +118,7 @@ class ScpiLink:
         except WireError as error:
             raise WrongInstrument(f"{self.address} does not say who it is: {error}; check the address") from error
         self._accept(found)
-        self._identity = self._identity or found
-        if (found.model, found.serial) != (self._identity.model, self._identity.serial):
-            raise WrongInstrument(
-                f"{self.address} now answers as {found.model} {found.serial}, it was {self._identity.model} "
-                f"{self._identity.serial}; check the plugs"
-            )
-        return found
+        return self._conversation.recognise(found)
 
     def exchange(self) -> AbstractContextManager[object]:
         """Hold the link for several questions; re-entrant."""
@@ -133,17 +126,11 @@ class ScpiLink:
 
     def ask(self, question: str, parse: Callable[[bytes], T], attempts: int = 2, timeout_s: float | None = None) -> T:
         """One question, one line; asked once more, in step again, when that failed."""
-        with self._link.exchange():
-            self._get_ready()
-            self._link.flush_input()
-            try:
-                self._link.write(question.encode("ascii") + END)
-                return parse(self._link.read_until(END, timeout_s)[: -len(END)])
-            except (TransportTimeout, WireError):
-                self._link.mark_in_step(False)
-                if attempts <= 1:
-                    raise
-            return self.ask(question, parse, attempts - 1, timeout_s)
+        return self._conversation.ask(
+            question.encode("ascii") + END,
+            lambda: parse(self._link.read_until(END, timeout_s)[: -len(END)]),
+            attempts,
+        )
 
     def ask_twice(self, question: str, parse: Callable[[bytes], T]) -> T:
         """The same, until two answers agree: the wire has no checksum. For what does not change by itself."""
@@ -158,8 +145,7 @@ class ScpiLink:
     def command(self, *commands: str) -> None:
         """Send commands, then empty the error queue. Raises InstrumentFault that holds all its entries."""
         with self._link.exchange():
-            self._get_ready()
-            self._link.write(b"".join(command.encode("ascii") + END for command in commands))
+            self._conversation.tell(b"".join(command.encode("ascii") + END for command in commands))
             if errors := self.errors():
                 found = "; ".join(f'{error.code},"{error.text}"' for error in errors)
                 raise InstrumentFault(f"{self.address} refused {'; '.join(commands)}: {found}")
@@ -178,38 +164,16 @@ class ScpiLink:
         """Idempotent; changes nothing."""
         self._link.close()
 
-    def _get_ready(self) -> None:
-        """A link on which the next line answers the next question."""
-        if self._link.lost:
-            self._link.reconnect(self.identify)
-        if not self._link.in_step:
-            self._resynchronise()
-
     def _resynchronise(self) -> None:
-        """Clear it and ask who it is; skip late answers until that one comes and silence follows."""
-        deadline = monotonic_s() + self._link.timeout_s
-        self._link.flush_input()
-        self._link.write(b"*CLS\n*IDN?\n")
-        line, known = b"", False
-        while not known:
-            try:
-                line = self._link.read_until(END, max(0.0, deadline - monotonic_s()))
-            except TransportTimeout as error:
-                if not line:
-                    raise
-                raise WireError(f"{self.address} answers {line[:80]!r} to *IDN?") from error
-            known = self._is_identity(line)
-        while self._link.read_available(_QUIET_S):
-            if monotonic_s() > deadline:
-                raise WireError(f"{self.address} does not stop sending; check that the right instrument is there")
-        self._link.mark_in_step()
+        """Clear it, and ask who it is."""
+        skip_late_answers(self._link, b"*CLS\n*IDN?\n", END, self._is_identity, "an identity")
 
     def _is_identity(self, line: bytes) -> bool:
         try:
             found = parse_identity(line)
         except WireError:
             return False
-        return self._identity is None or found == self._identity
+        return self._conversation.known in (None, found)
 
 
 def read_block(link: Link, timeout_s: float | None = None) -> bytes:

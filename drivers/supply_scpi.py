@@ -4,14 +4,13 @@ What differs between makers is how one of several outputs is named; a setting sa
 SCPI-99 volume 2 (VOLTage 19.23, OUTPut 15, INSTrument 10, SYSTem:ERRor 21.8); the model's own manual decides.
 """
 
-import contextlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
 from drivers.scpi import ScpiLink, number_text, parse_integer, parse_number, parse_switch
-from drivers.settings import LinkSettings, parse_settings, require_positive
+from drivers.settings import LinkSettings, closed_on_error, parse_settings
 from drivers.transport import open_link
 from groundstation.clock import Clock
 from groundstation.errors import BadInput, InstrumentFault, WrongInstrument
@@ -156,9 +155,8 @@ def _check_limit(value: float, limit: float | None, key: str, unit: str) -> None
 def connect(address: str, clock: Clock, settings: Settings) -> Supply:
     """Connect and identify the supply; its outputs stay as they are. `clock` is not needed: nothing here takes time."""
     driver = "supply_scpi"
-    chosen = parse_settings(ScpiSupplySettings, settings, driver)
-    for key in ("timeout_s", "voltage_tolerance_v", "current_tolerance_a"):
-        require_positive(getattr(chosen, key), key, driver)
+    positive = ("timeout_s", "voltage_tolerance_v", "current_tolerance_a")
+    chosen = parse_settings(ScpiSupplySettings, settings, driver, positive)
     if chosen.select not in SELECT:
         raise BadInput(
             f'setting "select" of driver {driver} is "{chosen.select}"; it must be one of {", ".join(SELECT)}'
@@ -173,9 +171,7 @@ def connect(address: str, clock: Clock, settings: Settings) -> Supply:
             )
 
     supply = ScpiSupply(ScpiLink(open_link(address, timeout_s=chosen.timeout_s, log=chosen.log), accept), chosen)
-    with contextlib.ExitStack() as stack:
-        stack.callback(supply.close)
+    with closed_on_error(supply):
         supply.identify()
         supply.prove_outputs()
-        stack.pop_all()
     return supply

@@ -12,8 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from drivers.conversation import Conversation, skip_late_answers
 from drivers.scpi import parse_identity, parse_integer, parse_number, parse_switch, read_block
-from drivers.settings import LinkSettings, parse_settings, require_positive
+from drivers.settings import LinkSettings, closed_on_error, parse_settings
 from drivers.transport import Link, open_link
 from groundstation.clock import NS_PER_S, Clock, monotonic_s
 from groundstation.errors import (
@@ -91,7 +92,6 @@ def parse_overloads(line: bytes) -> tuple[str, ...]:
 
 _MODULE_S = 0.1  # world time that a module takes to answer (QCoDeS waits as long)
 _RESET_S = 0.5  # world time; SRST breaks the modules' lines for 0.1 s, QCoDeS waits 0.5 s
-_QUIET_S = 0.05  # wall time without a byte after which no late answer is expected
 
 
 class Mainframe:
@@ -99,7 +99,7 @@ class Mainframe:
 
     def __init__(self, link: Link, clock: Clock) -> None:
         self._link, self._clock = link, clock
-        self._identity: Identity | None = None
+        self._conversation = Conversation(link, self._come_back, self._resynchronise)
         self.on_reconnect: Callable[[], object] = lambda: None
         """What must be done when the link was made again, after the same mainframe has answered."""
 
@@ -109,13 +109,9 @@ class Mainframe:
             found = self.ask("*IDN?", parse_identity)
         except WireError as error:
             raise WrongInstrument(f"{self._link.address} is no SIM900: {error}; check the address") from error
-        if "SIM900" not in found.model or found.serial != (self._identity or found).serial:
-            wanted = f"SIM900 {self._identity.serial}" if self._identity else "a SIM900"
-            raise WrongInstrument(
-                f"{self._link.address} answers as {found.model} {found.serial}, expected {wanted}; check the plugs"
-            )
-        self._identity = found
-        return found
+        if "SIM900" not in found.model:
+            raise WrongInstrument(f"{self._link.address} is a {found.model}, expected a SIM900; check the address")
+        return self._conversation.recognise(found)
 
     def exchange(self) -> contextlib.AbstractContextManager[object]:
         return self._link.exchange()
@@ -123,24 +119,20 @@ class Mainframe:
     def reset(self) -> None:
         """Clear the interface of the mainframe and of its modules; their outputs stay as they are."""
         with self._link.exchange():
-            self._get_ready()
-            self._link.write(b"*DCL\nFLSH\nSRST\n")
+            self._conversation.tell(b"*DCL\nFLSH\nSRST\n")
             self._clock.sleep_s(_RESET_S)
 
     def ask(self, question: str, parse: Callable[[bytes], T]) -> T:
         """One question to the mainframe, one line; asked once more, in step again, when that failed."""
 
-        def once() -> bytes:
-            self._link.write(question.encode("ascii") + b"\n")
-            return self._link.read_until(b"\n").rstrip(b"\r\n")
-
-        return self._repeat(once, parse)
+        return self._conversation.ask(
+            question.encode("ascii") + b"\n", lambda: parse(self._link.read_until(b"\n").rstrip(b"\r\n"))
+        )
 
     def ask_module(self, slot: int, question: str, parse: Callable[[bytes], T]) -> T:
         """The same to a module."""
 
-        def once() -> bytes:
-            self._link.write(to_module(slot, question))
+        def read() -> T:
             answer, deadline = b"", monotonic_s() + self._link.timeout_s
             while not answer.endswith(b"\n"):
                 if monotonic_s() > deadline:
@@ -152,55 +144,24 @@ class Mainframe:
                 answer += read_block(self._link)
                 if (extra := self._link.read_until(b"\n")).strip():
                     raise WireError(f"{self._link.address} sent {extra[:40]!r} where a block should end")
-            return answer.rstrip(b"\r\n")
+            return parse(answer.rstrip(b"\r\n"))
 
-        return self._repeat(once, parse)
+        return self._conversation.ask(to_module(slot, question), read)
 
     def tell_module(self, slot: int, command: str) -> None:
         """A command that nothing answers."""
-        with self._link.exchange():
-            self._get_ready()
-            self._link.write(to_module(slot, command))
+        self._conversation.tell(to_module(slot, command))
 
     def close(self) -> None:
         self._link.close()
 
-    def _repeat(self, once: Callable[[], bytes], parse: Callable[[bytes], T], attempts: int = 2) -> T:
-        with self._link.exchange():
-            self._get_ready()
-            self._link.flush_input()
-            try:
-                return parse(once())
-            except (TransportTimeout, WireError):
-                self._link.mark_in_step(False)
-                if attempts <= 1:
-                    raise
-            return self._repeat(once, parse, attempts - 1)
-
-    def _get_ready(self) -> None:
-        """A link on which the next bytes answer the next question."""
-        if self._link.lost:
-            self._link.reconnect(lambda: (self.identify(), self.on_reconnect()))
-        if not self._link.in_step:
-            self._resynchronise()
+    def _come_back(self) -> None:
+        self.identify()
+        self.on_reconnect()
 
     def _resynchronise(self) -> None:
-        """Flush what the modules have said, ask who it is and skip late answers until that one comes."""
-        deadline = monotonic_s() + self._link.timeout_s
-        self._link.flush_input()
-        self._link.write(b"FLSH\n*IDN?\n")
-        line = b""
-        while b"SIM900" not in line:
-            try:
-                line = self._link.read_until(b"\n", max(0.0, deadline - monotonic_s()))
-            except TransportTimeout as error:
-                if not line:
-                    raise
-                raise WireError(f"{self._link.address} answers {line[:60]!r} to *IDN?, expected SIM900") from error
-        while self._link.read_available(_QUIET_S):
-            if monotonic_s() > deadline:
-                raise WireError(f"{self._link.address} does not stop sending; check that it is a SIM900")
-        self._link.mark_in_step()
+        """Flush what the modules have said, and ask who it is."""
+        skip_late_answers(self._link, b"FLSH\n*IDN?\n", b"\n", lambda line: b"SIM900" in line, "SIM900")
 
 
 # --- Driver ----------------------------------------------------------------------------------------------
@@ -352,16 +313,12 @@ class Sim928:
 def connect(address: str, clock: Clock, settings: Settings) -> Supply:
     """Connect, identify the mainframe and find its SIM928. The outputs stay as they are."""
     driver = "supply_sim928"
-    chosen = parse_settings(Sim928Settings, settings, driver)
-    for key in ("timeout_s", "max_voltage_v"):
-        require_positive(getattr(chosen, key), key, driver)
+    chosen = parse_settings(Sim928Settings, settings, driver, ("timeout_s", "max_voltage_v"))
     if not 0.0 <= chosen.ramp_v_s < math.inf:
         raise BadInput(f'setting "ramp_v_s" of driver {driver} is {chosen.ramp_v_s}; it must be 0 or above')
     if not all(1 <= slot <= 9 for slot in chosen.slots):
         raise BadInput(f'setting "slots" of driver {driver} is {list(chosen.slots)}; slots are 1 to 9')
     supply = Sim928(Mainframe(open_link(address, timeout_s=chosen.timeout_s, log=chosen.log), clock), clock, chosen)
-    with contextlib.ExitStack() as stack:
-        stack.callback(supply.close)
+    with closed_on_error(supply):
         supply.start()
-        stack.pop_all()
     return supply

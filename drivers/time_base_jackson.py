@@ -12,8 +12,9 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
+from drivers.conversation import Conversation, await_silence
 from drivers.scpi import parse_error, parse_number
-from drivers.settings import LinkSettings, parse_settings, require_positive
+from drivers.settings import LinkSettings, closed_on_error, parse_settings
 from drivers.transport import Link, open_link
 from groundstation.clock import NS_PER_S, Clock, monotonic_s
 from groundstation.errors import InstrumentFault, TransportTimeout, WireError, WrongInstrument
@@ -143,7 +144,6 @@ def health_text(bits: int) -> list[str]:
 # --- Driver ----------------------------------------------------------------------------------------------
 
 _BAUD = 115200  # Mini-JLT: the console's default; others are set by ?baud= in the address
-_QUIET_S = 0.05
 _LONGEST_QUEUE = 32
 _OPTIONAL_WAIT_S = 1.0  # for values that may be refused without a word
 _SAME_OFFSET_NS, _SAME_FREQUENCY = 100.0, 1e-9  # by which two readings of one moment may differ
@@ -166,7 +166,7 @@ class JacksonTimeBase:
 
     def __init__(self, link: Link, clock: Clock) -> None:
         self._link, self._clock = link, clock
-        self._identity: Identity | None = None
+        self._conversation = Conversation(link, self.identify, self._resynchronise)
 
     def identify(self) -> Identity:
         """Raises WrongInstrument when something else answers, TransportTimeout when nothing does."""
@@ -176,12 +176,7 @@ class JacksonTimeBase:
             raise WrongInstrument(
                 f"{self._link.address} is no Jackson Labs oscillator: {error}; check the address"
             ) from error
-        self._identity = self._identity or found
-        if found != self._identity:
-            raise WrongInstrument(
-                f"{self._link.address} now answers as {found.model}, it was {self._identity.model}; check the plugs"
-            )
-        return found
+        return self._conversation.recognise(found)
 
     def status(self) -> TimeBaseStatus:
         """Lock, holdover, health and time. What it has no fresh value for is None, and `trouble` says so.
@@ -269,7 +264,7 @@ class JacksonTimeBase:
     def _ask(self, question: str, parse: Callable[[str], T], attempts: int = 2, wait_s: float | None = None) -> T:
         """One question, one answer; asked once more, in step again, when that failed. Raises Refused."""
         with self._link.exchange():
-            self._get_ready()
+            self._conversation.get_ready()
             try:
                 reply = self._exchange(question, wait_s)
                 if not reply.refused:
@@ -291,7 +286,7 @@ class JacksonTimeBase:
         """After no answer: some firmware queues an error instead. -230 if that is among them, 0 when there is none."""
         codes = [0]
         if question != "*IDN?":
-            self._get_ready()
+            self._conversation.get_ready()
             while len(codes) < _LONGEST_QUEUE and not (reply := self._exchange("SYST:ERR?", None)).refused:
                 if (code := parse_error(reply.text.encode("ascii", "replace")).code) == 0:
                     break
@@ -313,12 +308,6 @@ class JacksonTimeBase:
             received += came
         return reply
 
-    def _get_ready(self) -> None:
-        if self._link.lost:
-            self._link.reconnect(self.identify)
-        if not self._link.in_step:
-            self._resynchronise()
-
     def _resynchronise(self) -> None:
         """Ask who it is and skip late answers until that one comes and silence follows."""
         deadline = monotonic_s() + self._link.timeout_s
@@ -333,9 +322,7 @@ class JacksonTimeBase:
                 self._link.mark_silent()
                 raise TransportTimeout(f"{self._link.address} does not answer *IDN?; check that it is on")
             received = (received + came)[-4096:]
-        while self._link.read_available(_QUIET_S):
-            if monotonic_s() > deadline:
-                raise WireError(f"{self._link.address} does not stop sending; check that it is an oscillator")
+        await_silence(self._link, deadline)
         self._link.mark_in_step()
 
 
@@ -349,14 +336,8 @@ def _within(limit: float) -> Callable[[float, float], bool]:
 
 def connect(address: str, clock: Clock, settings: Settings) -> TimeBase:
     """Connect and identify the oscillator; `clock` is what its time of day is compared with between two questions."""
-    driver = "time_base_jackson"
-    chosen = parse_settings(LinkSettings, settings, driver)
-    require_positive(chosen.timeout_s, "timeout_s", driver)
-    link = open_link(address, timeout_s=chosen.timeout_s, baud=_BAUD, log=chosen.log)
-    time_base = JacksonTimeBase(link, clock)
-    try:
+    chosen = parse_settings(LinkSettings, settings, "time_base_jackson", ("timeout_s",))
+    time_base = JacksonTimeBase(open_link(address, timeout_s=chosen.timeout_s, baud=_BAUD, log=chosen.log), clock)
+    with closed_on_error(time_base):
         time_base.identify()
-    except BaseException:
-        time_base.close()
-        raise
     return time_base

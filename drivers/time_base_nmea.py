@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from drivers.settings import LinkSettings, parse_settings, require_positive
+from drivers.settings import LinkSettings, closed_on_error, parse_settings
 from drivers.transport import Link, open_link
 from groundstation.clock import NS_PER_S, Clock, monotonic_s, utc_text
 from groundstation.errors import TransportTimeout, WireError, WrongInstrument
@@ -252,15 +252,10 @@ def _says_all(epoch: Epoch) -> bool:
 
 def connect(address: str, clock: Clock, settings: Settings) -> TimeBase:
     """Connect and wait for the first sentence; `clock` is what the receiver's time must be near to."""
-    driver = "time_base_nmea"
-    chosen = parse_settings(NmeaSettings, settings, driver)
-    for key in ("timeout_s", "max_age_s", "max_clock_difference_s"):
-        require_positive(getattr(chosen, key), key, driver)
+    positive = ("timeout_s", "max_age_s", "max_clock_difference_s")
+    chosen = parse_settings(NmeaSettings, settings, "time_base_nmea", positive)
     link = open_link(address, timeout_s=chosen.timeout_s, baud=_BAUD, log=chosen.log)
     time_base = NmeaTimeBase(link, clock, chosen)
-    try:
+    with closed_on_error(time_base):
         time_base.identify()
-    except BaseException:
-        time_base.close()
-        raise
     return time_base

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
-from drivers.settings import LinkSettings, parse_settings, require_positive
+from drivers.conversation import QUIET_S, Conversation
+from drivers.settings import LinkSettings, closed_on_error, parse_settings
 from drivers.transport import Link, open_link
 from groundstation.clock import Clock, monotonic_s
-from groundstation.errors import BadInput, InstrumentFault, TransportTimeout, WireError, WrongInstrument
+from groundstation.errors import BadInput, InstrumentFault, WireError, WrongInstrument
 from groundstation.instruments import DriverDescription, Identity, Settings, Weather, WeatherReading
 
 DRIVER = DriverDescription(
@@ -134,7 +135,6 @@ def _text(line: bytes) -> str:
 # --- Driver ----------------------------------------------------------------------------------------------
 
 _BAUD = 19200
-_QUIET_S = 0.05
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ class WxtWeather:
 
     def __init__(self, link: Link, settings: WxtSettings) -> None:
         self._link, self._settings = link, settings
-        self._identity: Identity | None = None
+        self._conversation = Conversation(link, self.identify, self._quieten)
         self.unsolicited = 0
         """Lines that came unasked."""
 
@@ -168,13 +168,7 @@ class WxtWeather:
             ) from error
         if not found.model.startswith("WXT"):
             raise WrongInstrument(f"{self._link.address} is a {found.model[:40]}, expected a WXT; check the address")
-        identity = Identity(f"Vaisala {found.model}", firmware=found.firmware)
-        self._identity = self._identity or identity
-        if identity.model != self._identity.model:
-            raise WrongInstrument(
-                f"{self._link.address} now answers as {identity.model}, it was {self._identity.model}; check the plugs"
-            )
-        return identity
+        return self._conversation.recognise(Identity(f"Vaisala {found.model}", firmware=found.firmware))
 
     def read(self) -> WeatherReading:
         """Raises InstrumentFault when the instrument says that it cannot measure."""
@@ -185,22 +179,9 @@ class WxtWeather:
     def close(self) -> None:
         self._link.close()
 
-    def _ask(self, question: str, parse: Callable[[bytes], T], attempts: int = 2) -> T:
+    def _ask(self, question: str, parse: Callable[[bytes], T]) -> T:
         """One question, one line that begins like it; asked once more, in step again, when that failed."""
-        with self._link.exchange():
-            if self._link.lost:
-                self._link.reconnect(self.identify)
-            if not self._link.in_step:
-                self._quieten()
-            self._link.flush_input()
-            try:
-                self._link.write(self._command(question))
-                return parse(self._answer(question))
-            except (TransportTimeout, WireError):
-                self._link.mark_in_step(False)
-                if attempts <= 1:
-                    raise
-            return self._ask(question, parse, attempts - 1)
+        return self._conversation.ask(self._command(question), lambda: parse(self._answer(question)))
 
     def _command(self, question: str) -> bytes:
         """With its end; a question in a small letter carries a checksum of its own (`0r0Kld`)."""
@@ -223,7 +204,7 @@ class WxtWeather:
     def _quieten(self) -> None:
         """Skip a late answer, which would be taken for the next one: every answer names its question only."""
         deadline = monotonic_s() + self._link.timeout_s
-        while self._link.read_available(_QUIET_S):
+        while self._link.read_available(QUIET_S):
             if monotonic_s() > deadline:
                 break  # automatic messages come all the time; lines find their question themselves
         self._link.mark_in_step()
@@ -232,16 +213,12 @@ class WxtWeather:
 def connect(address: str, clock: Clock, settings: Settings) -> Weather:
     """Connect and identify the transmitter."""
     driver = "weather_wxt"
-    chosen = parse_settings(WxtSettings, settings, driver)
-    require_positive(chosen.timeout_s, "timeout_s", driver)
+    chosen = parse_settings(WxtSettings, settings, driver, ("timeout_s",))
     if not re.fullmatch(r"[0-9A-Za-z]", chosen.device_address):
         raise BadInput(
             f'setting "device_address" of driver {driver} is "{chosen.device_address}"; give one of 0-9 A-Z a-z'
         )
     weather = WxtWeather(open_link(address, timeout_s=chosen.timeout_s, baud=_BAUD, log=chosen.log), chosen)
-    try:
+    with closed_on_error(weather):
         weather.identify()
-    except BaseException:
-        weather.close()
-        raise
     return weather

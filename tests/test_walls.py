@@ -21,7 +21,7 @@ _DATES_ONLY = {
     "drivers/simulators/nanowires_websq.py",
     "drivers/simulators/time_base_jackson.py",
     "drivers/simulators/time_base_nmea.py",
-    "drivers/mount_pwi4.py",
+    "drivers/pwi4.py",
     "drivers/time_base_jackson.py",
     "drivers/time_base_nmea.py",
 }

@@ -1,12 +1,15 @@
-"""From the horizon to the equator of date and back, for mounts that speak of right ascension and declination.
+"""From the horizon to the equator of date or of J2000 and back, for mounts that speak of right ascension and declination.
 
-Geometry only: no refraction, no aberration, UT1 = UTC (at most 15 arcsec of right ascension).
+To the equator of date by geometry only: no refraction, no aberration, UT1 = UTC (at most 15 arcsec of right ascension).
 """
 
 import math
 from typing import NamedTuple
 
 import erfa
+import numpy as np
+
+from groundstation.passes.orbit import Site
 
 _NS_PER_DAY = 86_400_000_000_000
 _JD_1970 = 2_440_587.5
@@ -41,3 +44,24 @@ class Horizon(NamedTuple):
         east = -math.sin(angle) * math.cos(height)
         north = math.sin(height) * math.cos(latitude) - math.cos(height) * math.sin(latitude) * math.cos(angle)
         return math.degrees(math.atan2(east, north)), math.degrees(math.asin(max(-1.0, min(1.0, sine))))
+
+
+def from_j2000(site: Site, ascension_deg: float, declination_deg: float, utc_ns: int) -> tuple[float, float]:
+    """Azimuth and elevation without refraction."""
+    star = np.radians((ascension_deg, declination_deg))
+    azimuth, zenith, *_ = erfa.atco13(*star, 0.0, 0.0, 0.0, 0.0, *_observer(site, utc_ns))
+    return math.degrees(float(azimuth)), 90.0 - math.degrees(float(zenith))
+
+
+def to_j2000(site: Site, azimuth_deg: float, elevation_deg: float, utc_ns: int) -> tuple[float, float]:
+    """Right ascension (0 to 360 deg) and declination."""
+    azimuth, zenith = np.radians((azimuth_deg, 90.0 - elevation_deg))
+    ascension, declination = erfa.atoc13("A", azimuth, zenith, *_observer(site, utc_ns))
+    return math.degrees(float(ascension)) % 360.0, math.degrees(float(declination))
+
+
+def _observer(site: Site, utc_ns: int) -> tuple[float, ...]:
+    """What erfa wants to know of time, place and air (none)."""
+    days, rest_ns = divmod(utc_ns, _NS_PER_DAY)
+    place = np.radians((site.longitude_deg, site.latitude_deg))
+    return (days + _JD_1970, rest_ns / _NS_PER_DAY, 0.0, *place, site.altitude_m, *(0.0,) * 5, 0.5)

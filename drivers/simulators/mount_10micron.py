@@ -11,21 +11,21 @@ Sources: INDI `lx200_10micron.cpp` (quotes the vendor's command text), MountWizz
 Go client gotenmicron for spacing and number of points, units and ranges of the offsets.
 """
 
-import math
 import re
-from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Literal, NamedTuple
 
 from drivers.simulators.following import Follower
 from drivers.simulators.horizon import Horizon
+from drivers.simulators.lx200_text import angle_of, number_of, sexagesimal
 from drivers.simulators.program import Loop, World, announce, arguments, run_program, world_of
-from drivers.simulators.sky_paths import SkyPath, Transit, julian, satellite_pass, utc_of
+from drivers.simulators.sky_paths import Transit, julian
 from drivers.simulators.telescope import Telescope
-from drivers.simulators.wire import Line, Receiver, SerialLine, name_line, serial_path, serve_lines
-from groundstation.clock import NS_PER_S, utc_text
-from groundstation.errors import BadInput
-from groundstation.passes.elements import ElementSet
-from groundstation.passes.orbit import EarthOrientation, Orbit, Site
+from drivers.simulators.tenmicron_paths import Offsets, Paths
+from drivers.simulators.wire import Line, Receiver, serve_with_guard
+from groundstation.clock import utc_text
+from groundstation.passes.orbit import Site
 from groundstation.simulation.mount import Axis
 
 _REPLY_LATENCY_S = 0.005  # free
@@ -36,15 +36,11 @@ _SIDEREAL_ARCSEC_S = 15.041
 _PRODUCT, _WRONG_PRODUCT = "10micron AZ2000 HPS", "LX200 Classic"
 _ARROW_RATES = {"RG": 0.5, "RC": 16.0, "RM": 256.0, "RS": None}  # free: of the sidereal one; None: as fast as it can
 _AT_TARGET_DEG = 0.02  # free: so close to the satellite the mount calls it tracking
-_NO_EARTH_ORIENTATION = EarthOrientation(0.0, 0.0, 0.0, "none", "the mount takes UT1 = UTC")
-_MOST_POINTS = 900  # gotenmicron
-_OFFSET_LIMITS = {"1": 1800.0, "2": 1800.0, "3": 1800.0, "4": 1000.0}  # arcsec, and ms for 4 (gotenmicron)
 _AXES: tuple[Axis, Axis] = ("azimuth", "elevation")
 
 TRACKING, STOPPED, PARKING, TO_HOME, PARKED, SLEWING, NOT_TRACKING = 0, 1, 2, 4, 5, 6, 7
 MOTORS_COLD, SATELLITE, NEEDS_USER_OK = 8, 10, 11
 _COMMAND = re.compile(rb"[\x06]|:([^#]*)#")
-_ANGLE = re.compile(r"\s*([+-]?)(\d{1,3})(?:\D(\d{1,2}))?(?:\D(\d{1,2}(?:\.\d*)?))?\s*")
 
 
 class _Flight(NamedTuple):
@@ -62,7 +58,7 @@ class Mount:
         self._telescope = Telescope(world, loop)
         self._axes = self._telescope.axes
         self._follower = Follower(self._telescope, loop)
-        self._site = site
+        self._paths = Paths(loop, site)
         self._state = STOPPED
         self._arrival: int | None = None  # the state when the slew is over
         self._equator, self._horizon = [0.0, 0.0], [0.0, 0.0]  # targets: ra, dec and azimuth, elevation (deg)
@@ -70,13 +66,9 @@ class Mount:
         self._ultra = False
         self._arrow_rate: float | None = None
         self._stored = {"RTMP": "+0010.0", "RPRS": "0950.0", "uaf": "0", "dat": "0", "REF": "0", "G": "+00:00:00.0"}
-        self._elements: ElementSet | None = None
-        self._points: list[tuple[float, float]] | None = None
-        self._points_start_ns = 0
-        self._transit: Transit | None = None
         self._flight: _Flight | None = None
         self._caught = False
-        self._offsets = dict.fromkeys(_OFFSET_LIMITS, 0.0)
+        self._offsets = Offsets()
 
     def receiver(self) -> Receiver:
         """For one line, with a buffer of its own."""
@@ -103,8 +95,11 @@ class Mount:
             return text + "#"
         if command.startswith("TLE"):
             return self._satellite(command[3:]) + "#"
+        if command.startswith("TROFF"):
+            follows = self._flight is not None and self._phase() == "T"
+            return (self._offsets.answer(command[5:]) if follows else "E") + "#"
         if command.startswith("TR"):
-            return self._trajectory(command[2:]) + "#"
+            return self._paths.points(command[2:]) + "#"
         if command in ("Guaf", "Gdat", "GREF"):
             return self._stored[command[1:]]
         if (character := self._setting(command)) is not None:
@@ -133,6 +128,7 @@ class Mount:
     def _question(self, command: str) -> str | None:
         now_ns = self._loop.clock.utc_ns()
         date, time = utc_text(now_ns, 2)[:-1].split("T")
+        site, text = self._paths.site, partial(sexagesimal, ultra=self._ultra)
         match command:
             case "Ginfo":
                 return self._ginfo(now_ns)
@@ -142,19 +138,19 @@ class Mount:
                 return "\x7f" if self._moves() else ""
             case "GR" | "GS":
                 ascension = self._equatorial(now_ns)[0] if command == "GR" else self._place.sidereal_deg(now_ns)
-                return self._sexagesimal(ascension / 15.0, 2, "", 24.0)
+                return text(ascension / 15.0, 2, "", 24.0)
             case "GD":
-                return self._sexagesimal(self._equatorial(now_ns)[1], 2, "+")
+                return text(self._equatorial(now_ns)[1], 2, "+")
             case "GA":
-                return self._sexagesimal(self._pointing(now_ns)[1], 2, "+")
+                return text(self._pointing(now_ns)[1], 2, "+")
             case "GZ":
-                return self._sexagesimal(self._pointing(now_ns)[0], 3, "", 360.0)
+                return text(self._pointing(now_ns)[0], 3, "", 360.0)
             case "Gt":
-                return self._sexagesimal(self._site.latitude_deg, 2, "+")
+                return text(site.latitude_deg, 2, "+")
             case "Gg":
-                return self._sexagesimal(-self._site.longitude_deg, 3, "+")  # LX200: west is positive
+                return text(-site.longitude_deg, 3, "+")  # LX200: west is positive
             case "Gev":
-                return f"{self._site.altitude_m:+07.1f}"
+                return f"{site.altitude_m:+07.1f}"
             case "GL":
                 return time
             case "GC":
@@ -169,7 +165,7 @@ class Mount:
 
     @property
     def _place(self) -> Horizon:
-        return Horizon(self._site.latitude_deg, self._site.longitude_deg)
+        return Horizon(self._paths.site.latitude_deg, self._paths.site.longitude_deg)
 
     def _pointing(self, utc_ns: int) -> tuple[float, float]:
         azimuth, elevation = (self._axes.encoder(axis, utc_ns) / _ENCODER_COUNTS for axis in _AXES)
@@ -223,7 +219,7 @@ class Mount:
             "Sa": (self._horizon, 1, 1.0, -90.0, 90.0),
         }.items():
             if command.startswith(name) and not command.startswith("Sdat"):
-                value = _angle(command[2:])
+                value = angle_of(command[2:])
                 if value is None or not low <= value <= high:
                     return "0"
                 targets[index] = value * scale
@@ -242,17 +238,16 @@ class Mount:
         return None
 
     def _set_site(self, name: str, text: str) -> str:
-        value = _angle(text) if name != "ev" else _number(text)
+        value = angle_of(text) if name != "ev" else number_of(text)
         if value is None:
             return "0"
-        latitude, longitude, height = self._site.latitude_deg, self._site.longitude_deg, self._site.altitude_m
+        site = self._paths.site
         if name == "t":
-            latitude = value
+            self._paths.site = replace(site, latitude_deg=value)
         elif name == "g":
-            longitude = (-value + 180.0) % 360.0 - 180.0
+            self._paths.site = replace(site, longitude_deg=(-value + 180.0) % 360.0 - 180.0)
         else:
-            height = value
-        self._site = Site("of the mount", latitude, longitude, height)
+            self._paths.site = replace(site, altitude_m=value)
         return "1"
 
     # --- Motions
@@ -345,91 +340,27 @@ class Mount:
 
     def _satellite(self, command: str) -> str:
         """What follows `:TLE`; the answer without its `#`."""
-        if command.startswith("L0"):
-            return self._load_elements(command[2:])
-        if command == "G":
-            set_ = self._elements
-            return "E" if set_ is None else f"{set_.name}$0A{set_.line1}$0A{set_.line2}$0A"
-        if found := re.fullmatch(r"G(AZ|EQ)(\d{7}(?:\.\d*)?)", command):
-            return self._where(found[1], utc_of(found[2]))
-        if found := re.fullmatch(r"P(\d{7}(?:\.\d*)?),(\d{1,4})", command):
-            return self._predict(utc_of(found[1]), int(found[2]))
         if command == "S":
             return self._start()
         if command == "SCK":
             return self._phase()
-        return "E"  # TLEDL: the data base is empty
-
-    def _load_elements(self, text: str) -> str:
-        plain = re.sub(r"\$([0-9A-Fa-f]{2})", lambda found: chr(int(found[1], 16)), text)
-        lines = [line for line in re.split(r"[\r\n]+", plain) if line.strip()]
-        if len(lines) not in (2, 3):
-            return "E"
-        try:
-            self._elements = ElementSet.parse(lines[0].strip() if len(lines) == 3 else "", lines[-2], lines[-1])
-        except BadInput:
-            return "E"
-        self._transit = None
-        return "V"
-
-    def _orbit(self) -> Orbit | None:
-        return Orbit(self._elements, self._site, _NO_EARTH_ORIENTATION) if self._elements else None
-
-    def _where(self, what: str, utc_ns: int) -> str:
-        orbit = self._orbit()
-        if orbit is None:
-            return "E"
-        try:
-            look = orbit.geometric(utc_ns)
-        except BadInput:
-            return "E"
-        azimuth, elevation = float(look.azimuth_deg[0]), float(look.elevation_deg[0])
-        if what == "AZ":
-            return f"{elevation:+.5f},{azimuth:.5f}"
-        ascension, declination = self._place.to_equator(azimuth, elevation, utc_ns)
-        return f"{ascension / 15.0:.5f},{declination:+.5f}"
-
-    def _predict(self, from_ns: int, minutes: int) -> str:
-        orbit = self._orbit()
-        if orbit is None or not 1 <= minutes <= 1440:
-            return "E"
-        try:
-            self._transit = satellite_pass(orbit, from_ns, minutes)
-        except BadInput:
-            return "E"
-        return self._announced()
-
-    def _announced(self) -> str:
-        """`JDstart,JDend,flags` of what was computed, `N` for nothing; this mount never flips."""
-        transit = self._transit
-        return "N" if transit is None else f"{julian(transit.start_ns)},{julian(transit.stop_ns)},"
+        return self._paths.satellite(command)
 
     def _start(self) -> str:
         """`:TLES`."""
-        if self._transit is None:
+        if self._paths.transit is None:
             return "E"
         if self._state == PARKED or self._blocked():
             return "F"
-        now_ns, transit = self._loop.clock.utc_ns(), self._transit
+        now_ns, transit = self._loop.clock.utc_ns(), self._paths.transit
         if now_ns > transit.stop_ns:
             return "Q"
         self._leave_satellite()
         self._arrival, self._state = None, SATELLITE
-        self._offsets = dict.fromkeys(_OFFSET_LIMITS, 0.0)
+        self._offsets.clear()
         self._flight = _Flight(transit, began_late=now_ns > transit.start_ns)
-        self._follower.follow(self._followed(transit.path))
+        self._follower.follow(self._offsets.added_to(transit.path))
         return "S" if self._flight.began_late else "V"
-
-    def _followed(self, path: SkyPath) -> Callable[[int], tuple[float, float]]:
-        """Where the path is, with the live offsets. A positive time offset points to where it is later (free)."""
-
-        def target(utc_ns: int) -> tuple[float, float]:
-            first, second, on_sky, time_ms = self._offsets.values()
-            azimuth, elevation = path.at(utc_ns + round(time_ms * 1e6))
-            level = max(0.01, math.cos(math.radians(elevation)))
-            return azimuth + (first + on_sky / level) / 3600.0, elevation + second / 3600.0
-
-        return target
 
     def _phase(self) -> str:
         """As `:TLESCK` says: V slewing to the start, P waiting, S catching, T tracking, Q ended, E none asked for."""
@@ -449,77 +380,6 @@ class Mount:
         self._caught = self._caught or there
         return "T" if self._caught else "S"
 
-    def _trajectory(self, command: str) -> str:
-        """What follows `:TR`; the answer without its `#`."""
-        if found := re.fullmatch(r"NEW(\d{7}(?:\.\d*)?)", command):
-            self._points, self._points_start_ns = [], utc_of(found[1])
-            return "V"
-        if found := re.fullmatch(r"ADD([^,]*),([^,]*)", command):
-            return self._add_point(_number(found[1]), _number(found[2]))
-        if command in ("P", "REPLAY"):
-            if self._points is None or len(self._points) < 2:
-                return "E"
-            start_ns = self._loop.clock.utc_ns() if command == "REPLAY" else self._points_start_ns
-            path = SkyPath.of_points(start_ns, self._points)
-            stop_ns = start_ns + (len(self._points) - 1) * NS_PER_S
-            self._transit = Transit(start_ns, stop_ns, path) if stop_ns > self._loop.clock.utc_ns() else None
-            return self._announced()
-        if command.startswith("OFF"):
-            return self._offset(command[3:])
-        return "E"
-
-    def _add_point(self, azimuth_deg: float | None, elevation_deg: float | None) -> str:
-        if self._points is None or len(self._points) >= _MOST_POINTS or azimuth_deg is None or elevation_deg is None:
-            return "E"
-        if not (-360.0 <= azimuth_deg <= 720.0 and -5.0 <= elevation_deg <= 90.0):  # free
-            return "E"
-        self._points.append((azimuth_deg, elevation_deg))
-        return str(len(self._points))
-
-    def _offset(self, command: str) -> str:
-        """They exist only while it follows."""
-        if self._flight is None or self._phase() != "T":
-            return "E"
-        if command == "CLR":
-            self._offsets = dict.fromkeys(_OFFSET_LIMITS, 0.0)
-            return "V"
-        if found := re.fullmatch(r"GET([1-4])", command):
-            return f"{self._offsets[found[1]]:+07.1f}"
-        found = re.fullmatch(r"(SET|ADD)([1-4]),(.*)", command)
-        value = _number(found[3]) if found else None
-        if found is None or value is None:
-            return "E"
-        value = round(value + (self._offsets[found[2]] if found[1] == "ADD" else 0.0), 1)
-        if abs(value) > _OFFSET_LIMITS[found[2]]:
-            return "E"
-        self._offsets[found[2]] = value
-        return "V"
-
-    def _sexagesimal(self, value: float, digits: int, plus: str, turn: float = math.inf) -> str:
-        """Ultra precision has tenths (hundredths of a time second) and colons everywhere."""
-        places = (2 if turn == 24.0 else 1) if self._ultra else 0
-        units = round(abs(value) * 3600 * 10**places)
-        if math.isfinite(turn):
-            units %= round(turn * 3600 * 10**places)
-        seconds, fraction = divmod(units, 10**places)
-        sign = "-" if value < 0 and units else plus
-        separator = ":" if self._ultra or turn == 24.0 else "*"
-        text = f"{sign}{seconds // 3600:0{digits}d}{separator}{seconds // 60 % 60:02d}:{seconds % 60:02d}"
-        return text + (f".{fraction:0{places}d}" if places else "")
-
-
-def _angle(text: str) -> float | None:
-    """`+12*34:56.7` with any separators; None for anything else."""
-    found = _ANGLE.fullmatch(text)
-    if found is None:
-        return None
-    value = int(found[2]) + int(found[3] or 0) / 60.0 + float(found[4] or 0) / 3600.0
-    return -value if found[1] == "-" else value
-
-
-def _number(text: str) -> float | None:
-    return float(text) if re.fullmatch(r"\s*[+-]?\d{1,6}(\.\d*)?\s*", text) else None
-
 
 def main() -> None:
     parser = arguments("A simulated 10Micron AZ2000 HPS on a loopback port or a serial line.")
@@ -530,12 +390,7 @@ def main() -> None:
     world = world_of(options)
     loop = Loop(world.clock)
     mount = Mount(world, loop, Site("of the mount", options.latitude, options.longitude, options.height))
-    address = guard_address = serve_lines(loop, world.faults, options, mount.receiver, over_tcp=True)
-    if not address.startswith("tcp:"):
-        guard = SerialLine(loop, world.faults, mount.receiver())
-        if not options.pty and (path := serial_path(options.address)):
-            name_line(guard, path.with_name(path.name + ".guard"))
-        guard_address = guard.address
+    address, guard_address = serve_with_guard(loop, world.faults, options, mount.receiver, over_tcp=True)
     loop.supervise(options)
     announce(address=address, guard_address=guard_address)
     loop.run()

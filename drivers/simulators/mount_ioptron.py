@@ -6,7 +6,8 @@ A command is `:NAME...#`, case matters, and an unknown one is not answered. Angl
 lines lead to the same mount: one for the station, one for its guard. Special faults: "az0_runaway" (firmware
 20200305: a slew to azimuth 0 from the east never ends, one from the west makes the next slew run away, until a
 reset), "altitude_limit" (an altitude limit of 0 refuses altitude 0).
-Sources: INDI `ioptronv3driver.cpp` @3371fae, Hamlib `rotators/ioptron` (the quirks).
+Sources: iOptron RS-232 Command Language 3.10 (2021), INDI `ioptronv3driver.cpp` @3371fae, Hamlib `rotators/ioptron`
+(the quirks).
 """
 
 import math
@@ -17,7 +18,7 @@ from drivers.simulators.following import Follower
 from drivers.simulators.horizon import Horizon
 from drivers.simulators.program import Loop, World, announce, arguments, run_program, world_of
 from drivers.simulators.telescope import Telescope
-from drivers.simulators.wire import Line, Receiver, SerialLine, name_line, serial_path, serve_lines
+from drivers.simulators.wire import Line, Receiver, serve_with_guard
 from groundstation.clock import NS_PER_S
 from groundstation.simulation.mount import Axis
 
@@ -30,7 +31,7 @@ _J2000_NS = 946_728_000 * NS_PER_S  # 2000-01-01T12:00:00Z
 _SIDEREAL_ARCSEC_S = 15.041
 _MODEL_AZ_MOUNT_PRO, _MODEL_CEM120 = "5035", "0120"  # INDI's table; the CEM120 is equatorial
 _MAIN_FIRMWARE, _AXIS_FIRMWARE = "210105210105", "210105210105"
-_SLEW_RATES = (1, 2, 8, 16, 64, 128, 256, 512, None)  # of the sidereal one, None: as fast as it can (INDI)
+_ARROW_SPEEDS = (1, 2, 8, 16, 64, 128, 256, 512, None)  # of the sidereal rate, None: as fast as it can
 _TRACK_RATES = (1.0, 0.9661, 0.9973, 0.99997)  # free, but the first: sidereal, lunar, solar, King
 _STOPPED, _TRACKING, _SLEWING, _PARKED, _AT_HOME = 0, 1, 2, 6, 7
 _AXES_OF_ARROWS: dict[str, tuple[Axis, ...]] = {
@@ -60,7 +61,9 @@ class Mount:
         self._park = (0.0, 0.0)
         self._home = (0.0, 0.0)  # free
         self._altitude_limit_deg = 0
-        self._slew_rate, self._track_rate, self._custom_rate = 9, 0, 1.0
+        self._tracked_before = False  # whether it was tracking when the slew began
+        self._arrow_speed, self._track_rate, self._custom_rate = 5, 0, 1.0
+        self._most_speed = "9"  # of slews; without effect here
         self._guide_rates, self._meridian = "5050", "010"  # INDI's working replies
         self._zone_minutes, self._daylight_saving = "+000", "0"
         self._clock_ahead_ns = 0
@@ -113,6 +116,12 @@ class Mount:
                 return self._meridian + "#"
             case "GAL":
                 return f"{self._altitude_limit_deg:+03d}#"
+            case "GPC":
+                return f"{round(self._park[1] * _UNITS_PER_DEG):08d}{_turn(self._park[0])}#"
+            case "GSR":
+                return self._most_speed + "#"
+            case "GTR":
+                return f"{round(self._custom_rate * 10_000):05d}#"
             case "GPE" | "GPR":
                 return "0"
         return self._set(command)
@@ -120,7 +129,7 @@ class Mount:
     def _status(self) -> str:
         longitude, latitude = _signed(self._site.longitude_deg), round((self._site.latitude_deg + 90) * _UNITS_PER_DEG)
         north = "1" if self._site.latitude_deg >= 0 else "0"
-        return f"{longitude}{latitude:08d}2{self._state}{self._track_rate}{self._slew_rate - 1}2{north}#"
+        return f"{longitude}{latitude:08d}2{self._state}{self._track_rate}{self._arrow_speed}2{north}#"
 
     def _equatorial(self) -> str:
         azimuth, elevation = self._pointing()
@@ -175,18 +184,19 @@ class Mount:
 
     def _obey(self, command: str) -> bool:
         """Whether it was done."""
-        if found := re.fullmatch(r"SR([1-9])|RT([0-4])|RR(\d{5})|RG(\d{4})|SDS([01])", command):
+        if found := re.fullmatch(r"SR([1-9])|RT([0-4])|RR(\d{5})|RG(\d{4})|SDS([01])|MSR([789])", command):
             self._set_rate(found)
             return True
         match command:
             case "MS1" | "MS2":
-                return self._slew_to_target(self._latest)
-            case "MSS":  # free: the name of the slew to altitude and azimuth is not in the sources
-                return self._slew_to_target("horizon")
+                return self._slew_to_stars()
+            case "MSS":
+                units = self._coordinates
+                return self._slew(units["Sz"] / _UNITS_PER_DEG, units["Sa"] / _UNITS_PER_DEG, "stopped")
             case "CM":
                 return self._sync()
             case "Q":
-                self._stop()
+                self._end_slew()
             case "qD" | "qR" | "q":
                 self._release(*_AXES_OF_ARROWS[command])
             case "ST0" | "ST1":
@@ -204,22 +214,22 @@ class Mount:
         return True
 
     def _set_rate(self, found: re.Match[str]) -> None:
-        slew, track, custom, guide, daylight_saving = found.groups()
-        if slew:
-            self._slew_rate = int(slew)
+        arrows, track, custom, guide, daylight_saving, most = found.groups()
+        if arrows:
+            self._arrow_speed = int(arrows)
         elif track:
             self._track_rate = int(track)
         elif custom:
             self._custom_rate = int(custom) / 10_000
         elif guide:
             self._guide_rates = guide
+        elif most:
+            self._most_speed = most
         else:
             self._daylight_saving = daylight_saving
 
-    def _slew_to_target(self, kind: str) -> bool:
+    def _slew_to_stars(self) -> bool:
         units = self._coordinates
-        if kind == "horizon":
-            return self._slew(units["Sz"] / _UNITS_PER_DEG, units["Sa"] / _UNITS_PER_DEG, "stopped")
         self._equator_target = units["SRA"] / _UNITS_PER_DEG, units["Sd"] / _UNITS_PER_DEG
         return self._slew(*self._site.to_horizon(*self._equator_target, self._loop.clock.utc_ns()), "tracking")
 
@@ -232,6 +242,8 @@ class Mount:
             return False
         self._follower.release()
         now_ns = self._loop.clock.utc_ns()
+        if self._state != _SLEWING:
+            self._tracked_before = self._state == _TRACKING
         self._state, self._arrival = _SLEWING, then
         target = azimuth_deg - self._shift_deg[0]
         if self._runs_away(azimuth_deg):
@@ -300,7 +312,7 @@ class Mount:
     def _press(self, arrow: str) -> None:
         if self._state == _PARKED:
             return
-        factor = _SLEW_RATES[self._slew_rate - 1]
+        factor = _ARROW_SPEEDS[self._arrow_speed - 1]
         fastest = self._telescope.parameters.max_rate_deg_s * 3600.0
         rate = fastest if factor is None else min(fastest, factor * _SIDEREAL_ARCSEC_S)
         axis: Axis = "elevation" if arrow in "ns" else "azimuth"
@@ -314,6 +326,16 @@ class Mount:
                 self._arrows.discard(axis)
                 self._axes.set_rate(axis, 0.0, self._loop.clock.utc_ns())
         if not self._arrows and self._state == _TRACKING and not self._follower.follows:
+            self._track(True)
+
+    def _end_slew(self) -> None:
+        """Slews and arrows end; whether it tracks is left as it was before them."""
+        tracks = self._state == _TRACKING or (self._state == _SLEWING and self._tracked_before)
+        if tracks and self._state == _TRACKING and not self._arrows:
+            return
+        self._stop()
+        if tracks:
+            self._equator_target = None
             self._track(True)
 
     def _stop(self) -> None:
@@ -340,12 +362,7 @@ def main() -> None:
     world = world_of(options)
     loop = Loop(world.clock)
     mount = Mount(world, loop)
-    address = guard_address = serve_lines(loop, world.faults, options, mount.receiver)
-    if not address.startswith("tcp:"):
-        guard = SerialLine(loop, world.faults, mount.receiver())
-        if not options.pty and (path := serial_path(options.address)):
-            name_line(guard, path.with_name(path.name + ".guard"))
-        guard_address = guard.address
+    address, guard_address = serve_with_guard(loop, world.faults, options, mount.receiver)
     loop.supervise(options)
     announce(address=address, guard_address=guard_address)
     loop.run()

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 
 from drivers.simulators.program import Loop, World, announce, arguments, run_program, world_of
 from drivers.simulators.telescope import Telescope
-from drivers.simulators.wire import Line, Receiver, SerialLine, name_line, serial_path, serve_lines
+from drivers.simulators.wire import Line, Receiver, serve_with_guard
 from groundstation.clock import NS_PER_S
 from groundstation.simulation.mount import Axis, MountDynamics
 from groundstation.simulation.parameters import MountParameters
@@ -281,12 +281,7 @@ def main() -> None:
     world = world_of(options)
     loop = Loop(world.clock)
     mount = NexStar(world, loop)
-    address = guard_address = serve_lines(loop, world.faults, options, mount.receiver)
-    if not address.startswith("tcp:"):
-        guard = SerialLine(loop, world.faults, mount.receiver())
-        if not options.pty and (path := serial_path(options.address)):
-            name_line(guard, path.with_name(path.name + ".guard"))
-        guard_address = guard.address
+    address, guard_address = serve_with_guard(loop, world.faults, options, mount.receiver)
     loop.supervise(options)
     announce(address=address, guard_address=guard_address)
     loop.run()

@@ -13,17 +13,18 @@ Sources: the vendor's `pwi4_client.py` (in taylorhogan/srt), INDI `planewave_mou
 import argparse
 import math
 from collections.abc import Callable, Mapping
-from typing import Literal, NamedTuple, NoReturn
+from functools import partial
+from typing import NamedTuple
 
-import erfa
 import numpy as np
 
 from drivers.simulators.following import Follower
-from drivers.simulators.horizon import Horizon
+from drivers.simulators.horizon import Horizon, from_j2000, to_j2000
 from drivers.simulators.http_face import HttpAnswer, HttpRequest, serve_http
 from drivers.simulators.program import Loop, World, announce, arguments, run_program, world_of
 from drivers.simulators.pwi4_offsets import AXES, Offsets
-from drivers.simulators.sky_paths import SkyPath, utc_of
+from drivers.simulators.pwi4_paths import Points, Refused, bad, number
+from drivers.simulators.sky_paths import SkyPath
 from drivers.simulators.telescope import Telescope
 from groundstation.clock import NS_PER_S, utc_text
 from groundstation.errors import BadInput
@@ -42,14 +43,6 @@ _JD_1970 = 2_440_587.5
 _WITHOUT_MOUNT = ("/mount/connect", "/mount/disconnect", "/mount/stop", "/mount/tracking_off")  # free
 
 Path = Callable[[int], tuple[float, float]]
-
-
-class _Refused(Exception):
-    """Answered with this status."""
-
-    def __init__(self, status: int, why: str) -> None:
-        super().__init__(why)
-        self.status = status
 
 
 class _Target(NamedTuple):
@@ -79,8 +72,7 @@ class Pwi4:
         self._slewing = False
         self._near_since_ns: int | None = None
         self._offsets = Offsets(self._version >= (4, 0, 11))
-        self._points: list[tuple[int, float, float]] | None = None
-        self._points_kind: Literal["altaz", "raw", "radec"] = "altaz"
+        self._points = Points(site)
 
     # --- Requests
 
@@ -100,19 +92,19 @@ class Pwi4:
             "/mount/set_park_here": lambda _: self._set_park(),
             "/mount/tracking_on": lambda _: self._track(),
             "/mount/tracking_off": lambda _: self._stop(),
-            "/mount/goto_alt_az": lambda q: self._go_to(_number(q, "az_degs"), _number(q, "alt_degs")),
+            "/mount/goto_alt_az": lambda q: self._go_to(number(q, "az_degs"), number(q, "alt_degs")),
             "/mount/goto_coord_pair": self._go_to_pair,
             "/mount/goto_ra_dec_apparent": lambda q: self._follow_star(q, self._place.to_horizon),
-            "/mount/goto_ra_dec_j2000": lambda q: self._follow_star(q, self._from_j2000),
+            "/mount/goto_ra_dec_j2000": lambda q: self._follow_star(q, partial(from_j2000, self._site)),
             "/mount/follow_tle": self._follow_elements,
-            "/mount/radecpath/new": lambda _: self._new_path("radec"),
-            "/mount/radecpath/add_point": self._add_point,
+            "/mount/radecpath/new": lambda _: self._points.begin("radec"),
+            "/mount/radecpath/add_point": self._points.add_star,
             "/mount/radecpath/apply": lambda _: self._apply_path(),
-            "/mount/custom_path/new": self._new_custom_path,
-            "/mount/custom_path/add_point_list": lambda _: self._add_points(request.form),
+            "/mount/custom_path/new": self._points.begin_custom,
+            "/mount/custom_path/add_point_list": lambda _: self._points.add_list(request.form),
             "/mount/custom_path/apply": lambda _: self._apply_path(),
             "/mount/offset": self._offset,
-            "/mount/set_slew_time_constant": lambda q: None if _number(q, "value") >= 0.0 else _bad("value"),
+            "/mount/set_slew_time_constant": lambda q: None if number(q, "value") >= 0.0 else bad("value"),
         }
         command = commands.get(request.path)
         if request.path == "/internal/crash":
@@ -121,9 +113,9 @@ class Pwi4:
             return HttpAnswer(404, b"Command not found")
         try:
             if request.path.startswith("/mount/") and request.path not in _WITHOUT_MOUNT and not self._connected:
-                raise _Refused(500, "Mount is not connected")
+                raise Refused(500, "Mount is not connected")
             command(request.query)
-        except _Refused as refusal:
+        except Refused as refusal:
             return HttpAnswer(refusal.status, str(refusal).encode())
         except (ValueError, ArithmeticError, BadInput) as error:
             return HttpAnswer(400, f"Invalid parameters: {error}".encode())
@@ -140,7 +132,7 @@ class Pwi4:
     def _enable(self, query: Mapping[str, str], on: bool) -> None:
         axis = query.get("axis")
         if axis not in ("0", "1"):
-            _bad("axis")
+            bad("axis")
         self._enabled[axis == "1"] = on
         if not on:
             self._stop()
@@ -152,7 +144,7 @@ class Pwi4:
 
     def _point_at(self, target: _Target) -> None:
         if not all(self._enabled):
-            raise _Refused(500, "An axis is not enabled")
+            raise Refused(500, "An axis is not enabled")
         self._offsets.clear()  # free: what a new target does to the offsets of the last one
         self._target, self._slewing, self._near_since_ns = target, True, None
         if target.moves:
@@ -176,22 +168,22 @@ class Pwi4:
 
     def _go_to(self, azimuth_deg: float, altitude_deg: float) -> None:
         if not -90.0 <= altitude_deg <= 90.0:
-            _bad("altitude")
+            bad("altitude")
         self._point_at(_Target(lambda _: (azimuth_deg, altitude_deg), moves=False))
 
     def _go_to_pair(self, query: Mapping[str, str]) -> None:
         if query.get("type") not in ("altaz", "raw"):
-            _bad("type")
-        self._go_to(_number(query, "c0"), _number(query, "c1"))
+            bad("type")
+        self._go_to(number(query, "c0"), number(query, "c1"))
 
     def _follow_star(
         self, query: Mapping[str, str], to_horizon: Callable[[float, float, int], tuple[float, float]]
     ) -> None:
-        ascension_deg, declination_deg = _number(query, "ra_hours") * 15.0, _number(query, "dec_degs")
+        ascension_deg, declination_deg = number(query, "ra_hours") * 15.0, number(query, "dec_degs")
         if not (0.0 <= ascension_deg <= 360.0 and -90.0 <= declination_deg <= 90.0):
-            _bad("ra_hours or dec_degs")
+            bad("ra_hours or dec_degs")
         if to_horizon(ascension_deg, declination_deg, self._now_ns())[1] < 0.0:
-            raise _Refused(500, "The target is below the horizon")  # free
+            raise Refused(500, "The target is below the horizon")  # free
         self._point_at(_Target(lambda utc_ns: to_horizon(ascension_deg, declination_deg, utc_ns), moves=True))
 
     def _track(self) -> None:
@@ -202,50 +194,16 @@ class Pwi4:
         self._slewing = False
 
     def _follow_elements(self, query: Mapping[str, str]) -> None:
-        elements = ElementSet.parse(*(query[f"line{n}"] if f"line{n}" in query else _bad("line") for n in (1, 2, 3)))
+        elements = ElementSet.parse(*(query[f"line{n}"] if f"line{n}" in query else bad("line") for n in (1, 2, 3)))
         orbit = Orbit(elements, self._site, _NO_EARTH_ORIENTATION)
         times = self._now_ns() + np.arange(0, _ELEMENTS_S * NS_PER_S, round(_KNOT_S * NS_PER_S), dtype=np.int64)
         look = orbit.geometric(times)
         path = SkyPath(times, look.azimuth_deg, np.maximum(look.elevation_deg, 0.0))  # free: waits at the horizon
         self._point_at(_Target(path.at, moves=True, until_ns=int(times[-1])))
 
-    # --- Paths of points
-
-    def _new_custom_path(self, query: Mapping[str, str]) -> None:
-        kind = query.get("type")
-        if kind not in ("altaz", "raw"):
-            _bad("type")
-        self._new_path("raw" if kind == "raw" else "altaz")
-
-    def _new_path(self, kind: Literal["altaz", "raw", "radec"]) -> None:
-        self._points, self._points_kind = [], kind
-
-    def _add_point(self, query: Mapping[str, str]) -> None:
-        if self._points is None or self._points_kind != "radec":
-            raise _Refused(400, "There is no new path")
-        point = (_number(query, "ra_j2000_hours") * 15.0, _number(query, "dec_j2000_degs"))
-        self._points.append((_moment(query.get("jd") or _bad("jd")), *point))
-
-    def _add_points(self, form: Mapping[str, str]) -> None:
-        if self._points is None or self._points_kind == "radec":
-            raise _Refused(400, "There is no new path")
-        added = []
-        for line in form.get("data", "").split():
-            day, first, second = line.split(",")
-            added.append((_moment(day), float(first), float(second)))
-        self._points += added or _bad("data")
-
     def _apply_path(self) -> None:
-        points = self._points or []
-        times = np.array([point[0] for point in points], dtype=np.int64)
-        if len(points) < 2 or not (np.diff(times) > 0).all():
-            raise _Refused(400, "The path needs two or more points in the order of time")
-        angles = [point[1:] for point in points]
-        if self._points_kind == "radec":
-            angles = [self._from_j2000(*angle, int(utc_ns)) for angle, utc_ns in zip(angles, times, strict=True)]
-        path = SkyPath(times, np.array([a for a, _ in angles]), np.array([b for _, b in angles]))
-        self._points = None
-        self._point_at(_Target(path.at, moves=True, until_ns=int(times[-1])))
+        path, until_ns = self._points.path()
+        self._point_at(_Target(path.at, moves=True, until_ns=until_ns))
 
     # --- Offsets
 
@@ -297,7 +255,7 @@ class Pwi4:
         moves = self._target is not None and self._target.moves
         azimuth, altitude = self._pointing(now_ns)
         apparent = self._place.to_equator(azimuth, altitude, now_ns)
-        j2000 = self._to_j2000(azimuth, altitude, now_ns)
+        j2000 = to_j2000(self._site, azimuth, altitude, now_ns)
         stamp = utc_text(now_ns, 6).replace("T", " ")[:-1]
         days, rest_ns = divmod(now_ns, _DAY_NS)
         keys: list[tuple[tuple[int, ...], str, object]] = [
@@ -351,40 +309,9 @@ class Pwi4:
             (since, prefix + "gradual_offset_progress", f"{offset.progress(now_ns):.6f}"),
         ]
 
-    def _from_j2000(self, ascension_deg: float, declination_deg: float, utc_ns: int) -> tuple[float, float]:
-        """Azimuth and elevation without refraction."""
-        star = np.radians((ascension_deg, declination_deg))
-        azimuth, zenith, *_ = erfa.atco13(*star, 0.0, 0.0, 0.0, 0.0, *self._observer(utc_ns))
-        return math.degrees(float(azimuth)), 90.0 - math.degrees(float(zenith))
-
-    def _to_j2000(self, azimuth_deg: float, elevation_deg: float, utc_ns: int) -> tuple[float, float]:
-        azimuth, zenith = np.radians((azimuth_deg, 90.0 - elevation_deg))
-        ascension, declination = erfa.atoc13("A", azimuth, zenith, *self._observer(utc_ns))
-        return math.degrees(float(ascension)) % 360.0, math.degrees(float(declination))
-
-    def _observer(self, utc_ns: int) -> tuple[float, ...]:
-        """What erfa wants to know of time, place and air (none)."""
-        days, rest_ns = divmod(utc_ns, _DAY_NS)
-        place = np.radians((self._site.longitude_deg, self._site.latitude_deg))
-        return (days + _JD_1970, rest_ns / _DAY_NS, 0.0, *place, self._site.altitude_m, *(0.0,) * 5, 0.5)
-
 
 def _truth(value: bool) -> str:
     return "true" if value else "false"
-
-
-def _number(query: Mapping[str, str], name: str) -> float:
-    value = float(query.get(name) or _bad(name))
-    return value if math.isfinite(value) else _bad(name)
-
-
-def _moment(day: str) -> int:
-    """UTC ns of a Julian day in decimals."""
-    return utc_of(day) if math.isfinite(float(day)) else _bad("jd")
-
-
-def _bad(name: str) -> NoReturn:
-    raise _Refused(400, f"Missing or invalid parameter: {name}")
 
 
 def _options() -> argparse.Namespace:

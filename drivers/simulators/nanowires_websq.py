@@ -11,7 +11,7 @@ What goes wrong on request (`special`): "latch" (channel 1 latches once, so long
 "latch_again" (it does so after every reset), "blinded" (bright light: nothing counts), "warm" (the cryostat is
 warming up, and all wires with it), "braces" (a label whose text contains braces), "silent_set" (settings are not
 taken, and nothing says so), "split_lines" (counts arrive in halves of lines), "disabled" (the detectors must be
-enabled first; they are enabled at the start otherwise).
+enabled first; they are enabled at the start otherwise). The wrong model is a cryostat that tells its pressure only.
 """
 
 import json
@@ -21,6 +21,7 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
+from drivers.simulators.nanowire import Nanowire
 from drivers.simulators.program import Loop, World, announce, arguments, run_program, world_of
 from drivers.simulators.wire import Line, Receiver, TcpLine, listen, serve_lines, tcp_address_of
 from groundstation.clock import NS_PER_S
@@ -34,14 +35,6 @@ _GLUED = 3  # free: objects in one message of the list of all labels
 _BIAS_LIMIT_UA = 90.9  # WebSQControl.py: of the scan
 _TRIGGER_LIMIT_MV = 1000.0  # free
 _SHORTEST_PERIOD_MS, _LONGEST_PERIOD_MS = 10.0, 10_000.0  # WebSQControl.py; the longest is free
-_CRITICAL_UA = 20.0  # free: above this the wire is resistive
-_RETRAPPING_UA = 1.0  # free: below this it becomes superconducting again
-_OPERATING_UA = 15.0  # free: efficiency 1 and the world's dark rate
-_HALF_EFFICIENCY_UA, _EFFICIENCY_WIDTH_UA = 9.0, 1.0  # free: of the sigmoid
-_DARK_E_FOLD_UA = 2.0  # free
-_NOISE_MV, _PULSE_MV_PER_UA = 5.0, 10.0  # free: triggers below count noise, above the pulse nothing
-_NOISE_HZ = 1e6  # free
-_RESISTIVE_MV_PER_UA = 5.0  # free
 _LATCHES_AFTER_S = 2.0  # free, world time
 _COLD_K, _FIRST_STAGE_K, _BOARD_C = 2.5, 40.0, 35.0  # WebSQControl.py: about 2.5 K and 40 K
 _SUPERCONDUCTING_BELOW_K = 4.0  # free
@@ -50,52 +43,6 @@ _HISTORY = 200  # WebSQControl.py
 _HISTORY_STEP_S = 10.0  # free
 _AUTO_BIAS_S = 5.0  # free
 _UPDATE_WALL_S = 0.1
-
-
-class Nanowire:
-    """One detector: its bias decides on efficiency and dark counts, until it latches."""
-
-    def __init__(self, dark_hz: float) -> None:
-        self._dark_hz = dark_hz
-        self.bias_ua, self.trigger_mv = 0.0, 20.0
-        self.enabled = self.latched = False
-        self.biased_ns: int | None = None
-
-    def update(self, utc_ns: int, cold: bool) -> None:
-        """Follow the current through the wire: too much latches it, next to none ends that."""
-        current_ua = abs(self.bias_ua) if self.enabled else 0.0
-        if current_ua < _RETRAPPING_UA:
-            self.latched, self.biased_ns = False, None
-        elif self.biased_ns is None:
-            self.biased_ns = utc_ns
-        if current_ua > _CRITICAL_UA or (current_ua >= _RETRAPPING_UA and not cold):
-            self.latched = True
-
-    def efficiency(self) -> float:
-        """Relative to the operating point."""
-        if not self._counts():
-            return 0.0
-        return 1.0 / (1.0 + math.exp((_HALF_EFFICIENCY_UA - abs(self.bias_ua)) / _EFFICIENCY_WIDTH_UA))
-
-    def dark_hz(self) -> float:
-        """Grows exponentially with the bias; a trigger inside the noise counts that."""
-        if self.enabled and self.trigger_mv < _NOISE_MV:
-            return _NOISE_HZ
-        if not self._counts():
-            return 0.0
-        return self._dark_hz * math.exp((abs(self.bias_ua) - _OPERATING_UA) / _DARK_E_FOLD_UA)
-
-    def bias_for(self, dark_hz: float) -> float:
-        """The bias that gives so many dark counts, at most a little below the critical current."""
-        wanted_ua = _OPERATING_UA + _DARK_E_FOLD_UA * math.log(max(dark_hz, 1e-3) / self._dark_hz)
-        return min(max(0.0, wanted_ua), 0.95 * _CRITICAL_UA)
-
-    def voltage_mv(self) -> float:
-        return self.bias_ua * _RESISTIVE_MV_PER_UA if self.latched else 0.0
-
-    def _counts(self) -> bool:
-        biased = self.enabled and abs(self.bias_ua) >= _RETRAPPING_UA
-        return biased and not self.latched and self.trigger_mv < _PULSE_MV_PER_UA * abs(self.bias_ua)
 
 
 class WebSq:
@@ -172,6 +119,9 @@ class WebSq:
         return counts
 
     def _obey(self, line: Line, given: Json) -> None:
+        if self._world.faults.wrong_model:
+            line.reply(_message({"label": "CompressorPressure", "value": 14.2}), _LATENCY_S)
+            return
         request, label, value = given.get("request"), given.get("label"), given.get("value")
         command = given.get("command")
         lists = {"SetAllBiasCurrents": "BiasCurrent", "SetAllTriggerLevels": "TriggerLevel"}

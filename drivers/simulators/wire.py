@@ -203,6 +203,19 @@ def serve_lines(
     return line.address
 
 
+def serve_with_guard(
+    loop: Loop, faults: Faults, options: argparse.Namespace, receiver: Callable[[], Receiver], over_tcp: bool = False
+) -> tuple[str, str]:
+    """The same, and the address for the station's guard: a second serial line (PATH.guard), or the same TCP port."""
+    address = serve_lines(loop, faults, options, receiver, over_tcp)
+    if address.startswith("tcp:"):
+        return address, address
+    guard = SerialLine(loop, faults, receiver())
+    if not options.pty and (path := serial_path(options.address)):
+        name_line(guard, path.with_name(path.name + ".guard"))
+    return address, guard.address
+
+
 def open_pty() -> tuple[int, int]:
     """Both ends (instrument, client) of a raw pseudo-terminal; the instrument's end does not block."""
     master, slave = pty.openpty()

@@ -9,7 +9,8 @@ from http_script import Script, scripted_http
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drivers.mount_pwi4 import connect, flag, julian_date, number, parse_position, parse_reply, parse_timestamp
+from drivers.mount_pwi4 import connect
+from drivers.pwi4 import flag, julian_date, number, parse_position, parse_reply, parse_timestamp
 from drivers.transport import HttpReply
 from groundstation.clock import SystemClock, parse_utc, utc_text
 from groundstation.errors import BadInput, GroundStationError, InstrumentFault, WireError, WrongInstrument

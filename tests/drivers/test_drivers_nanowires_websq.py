@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scripted_far_end import Expect, HangUp, Reply, Script, reply, serving
 
-from drivers.nanowires_websq import command, connect, number, numbers, parse_counts, parse_message
+from drivers.nanowires_websq import connect
+from drivers.websq_messages import command, number, numbers, parse_counts, parse_message
 from groundstation.clock import SimulatedClock, SystemClock, monotonic_ns
 from groundstation.errors import (
     BadInput,

@@ -9,13 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scripted_far_end import Expect, HangUp, Reply, Step, reply, scripted_pty
 
-from drivers.rotator_apt import (
+from drivers.apt_messages import (
     ASK_INFO,
     HOME,
     STOP,
     STOP_UPDATES,
-    AptRotator,
-    connect,
     move_request,
     parse_info,
     parse_status,
@@ -23,6 +21,7 @@ from drivers.rotator_apt import (
     split_message,
     troubles,
 )
+from drivers.rotator_apt import AptRotator, connect
 from groundstation.clock import SystemClock
 from groundstation.errors import (
     BadInput,

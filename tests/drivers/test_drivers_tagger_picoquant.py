@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drivers.tagger_picoquant import ClickDecoder, FrameReader, connect, parse_place, parse_ptu_header
+from drivers.picoquant_frames import ClickDecoder, FrameReader, parse_ptu_header
+from drivers.tagger_picoquant import connect, parse_place
 from groundstation.clock import SystemClock
 from groundstation.core.tags import TagBlock
 from groundstation.errors import (

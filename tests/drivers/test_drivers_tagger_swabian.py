@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drivers.tagger_swabian import DRIVER, StreamDecoder, connect, parse_place
+from drivers.swabian_stream import StreamDecoder
+from drivers.tagger_swabian import DRIVER, connect, parse_place
 from groundstation.clock import SystemClock
 from groundstation.errors import BadInput, InstrumentFault, TransportLost, TransportTimeout, WireError, WrongInstrument
 from groundstation.instruments import Identity

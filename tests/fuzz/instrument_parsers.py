@@ -8,18 +8,19 @@ import numpy as np
 
 from drivers import (
     alpaca,
+    apt_messages,
     dome_alpaca,
     id900_protocol,
     json_stream,
     mount_alpaca,
     mount_easycomm,
     mount_ioptron,
-    mount_pwi4,
     mount_rotctld,
-    nanowires_websq,
-    rotator_apt,
+    picoquant_frames,
+    pwi4,
     scpi,
     supply_sim928,
+    swabian_stream,
     tagger_picoquant,
     tagger_swabian,
     tdc1_words,
@@ -27,6 +28,7 @@ from drivers import (
     time_base_jackson,
     time_base_nmea,
     weather_wxt,
+    websq_messages,
 )
 from drivers.transport import HttpReply
 
@@ -51,7 +53,7 @@ def _tdc1(data: bytes) -> object:
 def _swabian(data: bytes) -> object:
     """As tags of 16 bytes: kind, nothing, how many were missed, channel, time."""
     tags = np.frombuffer(data[: len(data) // 16 * 16], "u1, u1, <u2, <i4, <i8")
-    decoder, latest_ps = tagger_swabian.StreamDecoder((1, -2, 3), 100), -1
+    decoder, latest_ps = swabian_stream.StreamDecoder((1, -2, 3), 100), -1
     for start in range(0, tags.size, 7):
         part = tags[start : start + 7]
         for block in decoder.feed(part["f4"], part["f3"], part["f0"], part["f2"], 0, False):
@@ -68,8 +70,8 @@ def _ptu_head() -> bytes:
 
 
 def _pwi4(data: bytes) -> object:
-    status = mount_pwi4.parse_status(data)
-    return mount_pwi4.parse_position(status)
+    status = pwi4.parse_status(data)
+    return pwi4.parse_position(status)
 
 
 #: Modules of drivers/ -> their parsers.
@@ -103,9 +105,9 @@ PARSERS: dict[str, tuple[tuple[Parse, bytes], ...]] = {
         (mount_ioptron.parse_firmware, b"210105210105#"),
         (mount_ioptron.parse_done, b"1"),
     ),
-    "mount_pwi4": (
+    "pwi4": (
         (_pwi4, b"pwi4.version=4.0.11\nmount.azimuth_degs=1\nmount.altitude_degs=2\n"),
-        (text(mount_pwi4.parse_timestamp), b"2026-01-01 00:00:00.123"),
+        (text(pwi4.parse_timestamp), b"2026-01-01 00:00:00.123"),
     ),
     "mount_rotctld": (
         (
@@ -115,14 +117,14 @@ PARSERS: dict[str, tuple[tuple[Parse, bytes], ...]] = {
         (lambda data: mount_rotctld.parse_state(data.split(b"\n")), b"dump_state:\nRotor Model: 1"),
         (mount_rotctld.parse_report, b"RPRT 0"),
     ),
-    "nanowires_websq": (
-        (nanowires_websq.parse_message, b'{"label":"BiasCurrent","value":[1.0]}'),
-        (lambda data: nanowires_websq.parse_counts(data, 2), b"1596115200.25,12,0"),
+    "websq_messages": (
+        (websq_messages.parse_message, b'{"label":"BiasCurrent","value":[1.0]}'),
+        (lambda data: websq_messages.parse_counts(data, 2), b"1596115200.25,12,0"),
     ),
-    "rotator_apt": (
-        (rotator_apt.split_message, bytes.fromhex("640401000150")),
-        (rotator_apt.parse_info, struct.pack("<I8s", 55000001, b"K10CR1") + bytes(72)),
-        (rotator_apt.parse_status, struct.pack("<HlLL", 1, 409600, 0, 0x400)),
+    "apt_messages": (
+        (apt_messages.split_message, bytes.fromhex("640401000150")),
+        (apt_messages.parse_info, struct.pack("<I8s", 55000001, b"K10CR1") + bytes(72)),
+        (apt_messages.parse_status, struct.pack("<HlLL", 1, 409600, 0, 0x400)),
     ),
     "scpi": (
         (scpi.parse_identity, b"KEYSIGHT,E36312A,MY1,1.0"),
@@ -133,15 +135,15 @@ PARSERS: dict[str, tuple[tuple[Parse, bytes], ...]] = {
         (scpi.parse_block, b"#15HELLO"),
     ),
     "supply_sim928": ((supply_sim928.parse_slots, b"26"), (supply_sim928.parse_overloads, b"9")),
-    "tagger_picoquant": (
-        (lambda data: tagger_picoquant.FrameReader().feed(data), b'{"tags": 1}\n' + bytes(8) + b"\1"),
-        (tagger_picoquant.parse_ptu_header, _ptu_head()),
-        (text(tagger_picoquant.parse_place), b"picoquant:///data/a.ptu"),
+    "picoquant_frames": (
+        (lambda data: picoquant_frames.FrameReader().feed(data), b'{"tags": 1}\n' + bytes(8) + b"\1"),
+        (picoquant_frames.parse_ptu_header, _ptu_head()),
     ),
-    "tagger_swabian": (
+    "tagger_picoquant": ((text(tagger_picoquant.parse_place), b"picoquant:///data/a.ptu"),),
+    "swabian_stream": (
         (_swabian, b"".join(struct.pack("<BxHiq", n % 5, n % 5, 1 + n % 3, 1000 * n) for n in range(12))),
-        (text(tagger_swabian.parse_place), b"swabian://192.168.0.7:41101"),
     ),
+    "tagger_swabian": ((text(tagger_swabian.parse_place), b"swabian://192.168.0.7:41101"),),
     "tdc1_words": ((_tdc1, b"".join((n * 5000 << 5 | 1).to_bytes(4, "little") for n in range(1, 60))),),
     "tenmicron": (
         (text(tenmicron.parse_info), b"19.44591,+88.0032,W,002.9803,+48.0032,2458352.10403639,5,0"),

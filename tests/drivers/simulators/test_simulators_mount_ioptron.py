@@ -1,4 +1,4 @@
-"""The iOptron simulator, spoken to with the bytes of INDI's `ioptronv3driver.cpp`."""
+"""The iOptron simulator, spoken to with the bytes of INDI's `ioptronv3driver.cpp` and of the vendor's document 3.10."""
 
 import time
 
@@ -28,7 +28,7 @@ def state(line):
 def go_to(line, azimuth, altitude):
     assert line.ask(b":Sz%09d#" % round(azimuth * DEGREE), 1) == b"1"
     assert line.ask(b":Sa%+09d#" % round(altitude * DEGREE), 1) == b"1"
-    return line.ask(b":MS1#", 1)
+    return line.ask(b":MSS#", 1)
 
 
 def test_the_start_up_of_indi_is_answered_in_its_lengths(at_rest):
@@ -46,7 +46,7 @@ def test_the_start_up_of_indi_is_answered_in_its_lengths(at_rest):
     assert status[23:] == b"#"
     assert int(status[:9]) / DEGREE == pytest.approx(117.57722, abs=1e-5)
     assert int(status[9:17]) / DEGREE - 90 == pytest.approx(40.39587, abs=1e-5)
-    assert status[17:23].isdigit()
+    assert status[17:23] == b"200521"  # stopped, sidereal, arrows at 64x (after power up), its own clock, north
     assert line.ask(b":GMT#", 4) == b"010#"
     assert line.ask(b":SPA000000000#", 1) == b"1"
     assert line.ask(b":SPH14542513#", 1) == b"1"
@@ -135,6 +135,39 @@ def test_a_stop_ends_a_slew(start, fast_clock, eventually):
     assert line.ask(b":Q#", 1) == b"1"
     eventually(lambda: angles(line) == pytest.approx(angles(line), abs=0.001))
     assert angles(line)[1] < 55.0
+    assert state(line) == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "question", "answer"),
+    [
+        (b":SR9#", b":GLS#", b"9"),
+        (b":MSR7#", b":GSR#", b"7#"),
+        (b":SPA003600000#:SPH01800000#", b":GPC#", b"01800000003600000#"),  # altitude first
+        (b":RR10500#", b":GTR#", b"10500#"),
+    ],
+)
+def test_what_was_set_reads_back(at_rest, command, question, answer):
+    line = at_rest.line()
+    assert line.ask(command, command.count(b"#")).strip(b"1") == b""
+    if question == b":GLS#":
+        assert line.ask(question, 24)[20:21] == answer
+    else:
+        assert line.ask(question, len(answer)) == answer
+
+
+def test_a_stop_leaves_tracking_as_it_was(start, fast_clock, eventually):
+    line = start("mount_ioptron", "--clock", fast_clock(10)).line()
+    go_to(line, 170.0, 40.0)
+    eventually(lambda: state(line) == 0)
+    assert line.ask(b":ST1#", 1) == b"1"
+    assert line.ask(b":Q#", 1) == b"1"
+    assert state(line) == 1
+    go_to(line, 100.0, 60.0)
+    assert state(line) == 2
+    assert line.ask(b":Q#", 1) == b"1"
+    assert state(line) == 1
+    assert line.ask(b":ST0#", 1) == b"1"
     assert state(line) == 0
 
 

@@ -246,3 +246,12 @@ def test_braces_in_a_text_and_settings_that_are_not_taken(websq):
     assert control.next("BiasCurrent")["value"] == [0.0] * 4
     assert "}{" in control.next("Note")["value"]
     assert len(counts.next()[1]) == len(counts.next()[1]) == 4
+
+
+def test_the_wrong_model_knows_nothing_of_detectors(start, control_of):
+    control = control_of(start("nanowires_websq", "--faults", json.dumps({"wrong_model": True})))
+    control.send(request="labelProps", value="None")
+    control.send(command="SetAllBiasCurrents", label="BiasCurrent", value=[1.0] * 4)
+    for _ in range(2):
+        assert control.next("CompressorPressure") == 14.2
+    assert control.objects == []
