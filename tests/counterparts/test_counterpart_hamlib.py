@@ -5,11 +5,9 @@ What it cannot witness: rotctl reads the NexStar with 16 bits (20 arcsec), scale
 no mount answers: that it fails is part of the test of our simulator.
 """
 
-import json
 import shutil
 import socket
 import subprocess
-import sys
 import time
 
 import pytest
@@ -22,22 +20,6 @@ pytestmark = [
     pytest.mark.counterpart,
     pytest.mark.skipif(shutil.which("rotctl") is None, reason="rotctl is not installed; Debian: libhamlib-utils"),
 ]
-
-
-@pytest.fixture
-def start():
-    """The address of a simulator that ends with the test."""
-    programs = []
-
-    def run(module, *options):
-        command = [sys.executable, "-m", f"drivers.simulators.{module}", *options]
-        programs.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
-        return json.loads(programs[-1].stdout.readline())["address"]
-
-    yield run
-    for program in programs:
-        program.terminate()
-        program.communicate(timeout=10)
 
 
 @pytest.fixture

@@ -5,10 +5,7 @@ satellite are proven by other tests), they use no trajectory of points and no li
 the NexStar only the fixed rates. Their clock is the machine's, whatever the world's is.
 """
 
-import json
 import shutil
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -38,19 +35,9 @@ def needs(program):
 
 
 @pytest.fixture
-def start():
-    """The path of the pseudo-terminal of a simulator that ends with the test."""
-    programs = []
-
-    def run(module, *options):
-        command = [sys.executable, "-m", f"drivers.simulators.{module}", "--pty", *options]
-        programs.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
-        return json.loads(programs[-1].stdout.readline())["address"].removeprefix("serial:")
-
-    yield run
-    for program in programs:
-        program.terminate()
-        program.communicate(timeout=10)
+def terminal(start):
+    """`terminal(module, *options)`: the pseudo-terminal of a simulator that ends with the test."""
+    return lambda module, *options: start(module, "--pty", *options).removeprefix("serial:")
 
 
 def clock_text(utc_ns, speed):
@@ -68,8 +55,8 @@ def is_at(hours, degrees, tolerance_deg):
 
 
 @needs("indi_celestron_gps")
-def test_the_celestron_driver_reads_slews_moves_and_aborts_our_nexstar(start, tmp_path):
-    path = start("mount_nexstar", "--clock", clock_text(EVENING_NS, 20))
+def test_the_celestron_driver_reads_slews_moves_and_aborts_our_nexstar(terminal, tmp_path):
+    path = terminal("mount_nexstar", "--clock", clock_text(EVENING_NS, 20))
     with driving("indi_celestron_gps", "Celestron GPS", tmp_path) as client:
         client.connect_serial(path, 9600)
         client.wait("Firmware Info")
@@ -93,8 +80,8 @@ def test_the_celestron_driver_reads_slews_moves_and_aborts_our_nexstar(start, tm
 
 
 @needs("indi_ioptronv3_telescope")
-def test_the_ioptron_driver_reads_slews_tracks_moves_and_aborts_ours(start, tmp_path):
-    path = start("mount_ioptron")
+def test_the_ioptron_driver_reads_slews_tracks_moves_and_aborts_ours(terminal, tmp_path):
+    path = terminal("mount_ioptron")
     with driving("indi_ioptronv3_telescope", "iOptronV3", tmp_path) as client:
         client.connect_serial(path, 115200)
         assert client.wait("Firmware Info", lambda e: e["Model"])["Model"] == "AZ Mount Pro"
@@ -120,13 +107,13 @@ def test_the_ioptron_driver_reads_slews_tracks_moves_and_aborts_ours(start, tmp_
 
 
 @needs("indi_lx200_10micron")
-def test_the_10micron_driver_uploads_elements_computes_the_pass_and_ours_follows_the_satellite(start, tmp_path):
+def test_the_10micron_driver_uploads_elements_computes_the_pass_and_ours_follows_the_satellite(terminal, tmp_path):
     """Where the mount is, as the driver reports it, against our own prediction of Micius."""
     orbit = Orbit(MICIUS, SITE, EarthOrientation(0.0, 0.0, 0.0, "none", "as in the simulated mount"))
     rise = find_passes(orbit, EVENING_NS, EVENING_NS + 7200 * NS_PER_S, 0.0)[0].rise
     text = clock_text(rise.utc_ns - 75 * NS_PER_S, 5)
     place = ("--latitude", str(SITE.latitude_deg), "--longitude", str(SITE.longitude_deg), "--height", "890")
-    path, clock = start("mount_10micron", "--clock", text, *place), clock_from_text(text)
+    path, clock = terminal("mount_10micron", "--clock", text, *place), clock_from_text(text)
     with driving("indi_lx200_10micron", "10micron", tmp_path) as client:
         client.connect_serial(path, 9600)
         assert client.wait("PRODUCT_INFO", lambda e: e["NAME"])["NAME"].startswith("10micron")

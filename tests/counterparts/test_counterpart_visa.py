@@ -1,8 +1,5 @@
 """PyVISA with pyvisa-py, as anybody would use them, speak with our simulated supplies."""
 
-import json
-import subprocess
-import sys
 import time
 
 import pytest
@@ -10,22 +7,6 @@ import pytest
 pytestmark = pytest.mark.counterpart
 pyvisa = pytest.importorskip("pyvisa", reason="pyvisa is not installed")
 pytest.importorskip("pyvisa_py", reason="pyvisa-py is not installed")
-
-
-@pytest.fixture
-def start():
-    """The address of a simulator that ends with the test."""
-    programs = []
-
-    def run(module, *options):
-        command = [sys.executable, "-m", f"drivers.simulators.{module}", *options]
-        programs.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
-        return json.loads(programs[-1].stdout.readline())["address"]
-
-    yield run
-    for program in programs:
-        program.terminate()
-        program.communicate(timeout=10)
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """The TDC1's simulator: its commands and words as the reference has them, the world's truth, the vendor's client."""
 
-import re
 import time
 
 import numpy as np
@@ -165,22 +164,3 @@ def test_a_slip_loses_two_bytes_and_a_silence_lasts_longer_than_a_turn(start, fa
     beacons = 1e-4 / 2e-9
     assert ticks[-1] < 5.2e9 / 2 - 0.268e9 / 2, "the silence hides two turns of the counter, so time seems to stand"
     assert np.diff(ticks).max() < 1000 * beacons
-
-
-@pytest.mark.counterpart
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_the_vendors_library_reads_it(start):
-    """S15lib's TimestampTDC1 sets the mode, counts, counts coincidences and reads time stamps."""
-    instruments = pytest.importorskip("S15lib.instruments", reason="pip install s15lib")
-    program = start("tagger_tdc1", "--pty")
-    device = instruments.TimestampTDC1(program.ready["address"].removeprefix("serial:"), integration_time=1)
-    assert device.mode == "singles"
-    assert re.match(rb"-0\.5\d* V", device.level)
-    assert [min(device.get_counts(1)) > 100, len(device.get_counts(1))] == [True, 4]
-    assert len(device.get_counts_and_coincidences(1)) == 8
-    t_ns, patterns = device.get_timestamps(0.9)
-    assert t_ns[-1] - t_ns[0] == pytest.approx(0.9e9, rel=0.1)
-    assert np.all(np.diff(t_ns) >= 0)
-    beacon = t_ns[np.asarray(patterns) == "0011"]
-    assert np.median(np.diff(beacon)) == pytest.approx(100_000, abs=10)
-    device._com.close()
