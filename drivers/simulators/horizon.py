@@ -1,4 +1,4 @@
-"""From the horizon to the equator of date or of J2000 and back, for mounts that speak of right ascension and declination.
+"""From the horizon to the equator of date or of J2000 and back, for mounts that speak of right ascension.
 
 To the equator of date by geometry only: no refraction, no aberration, UT1 = UTC (at most 15 arcsec of right ascension).
 """
