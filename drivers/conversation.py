@@ -15,6 +15,7 @@ from groundstation.instruments import Identity
 
 T = TypeVar("T")
 
+_TRIES = 4
 QUIET_S = 0.05  # wall time without a byte after which no late answer is expected
 
 
@@ -80,6 +81,24 @@ class Conversation:
             return read(), sent_ns, clock.utc_ns()
 
         return self.repeat(exchange)
+
+    def agreed(
+        self, ask: Callable[[], T], question: str, same: Callable[[T, T], bool] = lambda one, other: one == other
+    ) -> T:
+        """Ask until two answers agree, for a wire without a checksum and what does not change by itself; the later one.
+
+        Raises WireError when no two of four do.
+        """
+        answers: list[T] = []
+        with self._link.exchange():
+            for _ in range(_TRIES):
+                answer = ask()
+                if any(same(answer, other) for other in answers):
+                    return answer
+                answers.append(answer)
+        raise WireError(
+            f"{self._link.address} answers {question} with {answers}, never twice the same; check the cable"
+        )
 
     def tell(self, command: bytes) -> None:
         """A command that nothing answers."""

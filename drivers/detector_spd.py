@@ -22,7 +22,8 @@ DRIVER = DriverDescription(
     instrument="S-Fifteen SPD single-photon detector (avalanche photodiode)",
     capability="detector",
     schemes=("serial", "tcp"),
-    documentation="the vendor's client pyS15: every command; ranges and error texts are not documented",
+    documentation="the vendor's client pyS15: every command; ranges and error texts are not documented, and the lines "
+    "carry no checksum: settings are read until two answers agree, a measured value that lost a digit cannot be told",
 )
 
 # --- Protocol: bytes to meaning and back, no I/O ---------------------------------------------------------
@@ -112,7 +113,7 @@ class SpdDetector:
         return self._conversation.recognise(found)
 
     def bias_v(self) -> float:
-        return self._query("hvolt?", parse_number)
+        return self._setting("hvolt", self._settings.bias_tolerance_v)
 
     def set_bias_v(self, bias_v: float) -> None:
         """Raises BadInput above the station's limit, InstrumentFault when it does not read back."""
@@ -122,7 +123,7 @@ class SpdDetector:
         self._set("hvolt", bias_v, self._settings.bias_tolerance_v, "V")
 
     def threshold_v(self) -> float:
-        return self._query("threshvolt?", parse_number)
+        return self._setting("threshvolt", self._settings.threshold_tolerance_v)
 
     def set_threshold_v(self, threshold_v: float) -> None:
         """Raises InstrumentFault when it does not read back."""
@@ -132,7 +133,7 @@ class SpdDetector:
         return self._query("temp?", parse_number)
 
     def temperature_setpoint_c(self) -> float:
-        return self._query("settemp?", parse_number)
+        return self._setting("settemp", self._settings.temperature_tolerance_c)
 
     def set_temperature_setpoint_c(self, temperature_c: float) -> None:
         """Raises InstrumentFault when it does not read back."""
@@ -164,6 +165,12 @@ class SpdDetector:
                         f"back {found:g} {unit}; choose a value in its range"
                     )
                 sleep_wall_s(_POLL_S)
+
+    def _setting(self, name: str, tolerance: float) -> float:
+        """What is set does not change by itself, so a digit that was lost on the way is seen by asking again."""
+        return self._conversation.agreed(
+            lambda: self._query(f"{name}?", parse_number), f"{name}?", lambda a, b: abs(a - b) <= tolerance
+        )
 
     def _query(self, text: str, parse: Callable[[bytes], T], attempts: int = 2, timeout_s: float | None = None) -> T:
         """One question, one line; asked once more, in step again, when that failed."""

@@ -134,13 +134,7 @@ class ScpiLink:
 
     def ask_twice(self, question: str, parse: Callable[[bytes], T]) -> T:
         """The same, until two answers agree: the wire has no checksum. For what does not change by itself."""
-        with self._link.exchange():
-            answers = [self.ask(question, parse)]
-            for _ in range(2):
-                answers.append(self.ask(question, parse))
-                if answers[-1] == answers[-2]:
-                    return answers[-1]
-        raise WireError(f"{self.address} answers {question} with {answers}, never twice the same; check the cable")
+        return self._conversation.agreed(lambda: self.ask(question, parse), question)
 
     def command(self, *commands: str) -> None:
         """Send commands, then empty the error queue. Raises InstrumentFault that holds all its entries."""

@@ -35,6 +35,7 @@ DRIVER = DriverDescription(
 END = b"\r\n"
 STALE = -230
 _PROMPT = re.compile(r"\s*(?:scpi|(?P<error>E-\d{1,4}))\s*>[ ]?", re.IGNORECASE)
+_TRACE = re.compile(r"\d\d-\d\d-\d\d(\s+\S+){5,}")  # a line of SERV:TRAC, which comes unasked once it was switched on
 _HEALTH: Mapping[int, str] = MappingProxyType(
     {
         0x1: "coarse tuning at its upper end",
@@ -70,7 +71,7 @@ def find_reply(received: bytes, question: str) -> Reply | None:
                 return Reply("", True, int(prompt["error"][1:]))
             text = text[prompt.end() :]
         text = text.strip()
-        if not text or text.upper() == question.upper() or number == len(lines):
+        if not text or text.upper() == question.upper() or number == len(lines) or _TRACE.match(text):
             continue
         error = re.match(r"(?:command )?error\b|(-\d{3})(?:,|$)", text, re.IGNORECASE)
         if error and not question.startswith("SYST:ERR"):
@@ -251,15 +252,7 @@ class JacksonTimeBase:
         wait_s: float | None = None,
     ) -> T:
         """Ask until two answers agree; the later one."""
-        answers: list[T] = []
-        for _ in range(4):
-            answer = self._ask(question, parse, wait_s=wait_s)
-            if any(same(answer, other) for other in answers):
-                return answer
-            answers.append(answer)
-        raise WireError(
-            f"{self._link.address} answers {question} with {answers}, never twice the same; check the cable"
-        )
+        return self._conversation.agreed(lambda: self._ask(question, parse, wait_s=wait_s), question, same)
 
     def _ask(self, question: str, parse: Callable[[str], T], attempts: int = 2, wait_s: float | None = None) -> T:
         """One question, one answer; asked once more, in step again, when that failed. Raises Refused."""

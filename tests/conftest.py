@@ -1,4 +1,13 @@
-"""Settings for all tests."""
+"""Settings for all tests, and what becomes of a test whose witness is not there.
+
+A witness is a program or a library of others that speaks with our drivers or simulators; its tests are marked
+`counterpart("name", ...)`. Without it they are skipped with a sentence that says what to install; where
+GROUNDSTATION_WITNESSES=required, as in CI, they fail with that sentence.
+"""
+
+import importlib.util
+import os
+import shutil
 
 import pytest
 from hypothesis import settings
@@ -7,6 +16,31 @@ from hypothesis import settings
 settings.register_profile("default", deadline=None)
 settings.load_profile("default")
 
+#: Program -> the package of Debian that has it.
+PROGRAMS = {
+    "gpsd": "gpsd",
+    "indi_celestron_gps": "indi-bin",
+    "indi_ioptronv3_telescope": "indi-bin",
+    "indi_lx200_10micron": "indi-bin",
+    "rotctl": "libhamlib-utils",
+    "rotctld": "libhamlib-utils",
+}
+#: Module -> the package of the Python package index that has it; all are in the extra `counterpart`.
+LIBRARIES = {
+    "S15lib": "S15lib",
+    "Swabian": "Swabian-TimeTagger",
+    "alpaca": "alpyca",
+    "pwi": "pwi",
+    "pyvisa_py": "pyvisa-py",
+    "snAPI": "snAPI",
+    "thorlabs_apt_protocol": "thorlabs-apt-protocol",
+}
+
+
+def pytest_configure() -> None:
+    if os.environ.get("GROUNDSTATION_WITNESSES", "required") != "required":
+        raise pytest.UsageError('GROUNDSTATION_WITNESSES can be "required" or not be set')
+
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -14,3 +48,32 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("counterpart"):
             item.add_marker(pytest.mark.slow)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    marks = list(item.iter_markers("counterpart"))
+    witnesses = [name for mark in marks for name in mark.args]
+    if marks and not witnesses:
+        pytest.fail('the mark counterpart names no witness; write counterpart("rotctl"), say', pytrace=False)
+    for name in witnesses:
+        if not _is_there(name):
+            _miss(f"{name} is not installed: {_how_to_install(name)}")
+
+
+def _is_there(witness: str) -> bool:
+    if witness in LIBRARIES:
+        return importlib.util.find_spec(witness) is not None
+    # Daemons live in /usr/sbin, which is not on the path of every user.
+    return shutil.which(witness, path=f"{os.environ.get('PATH', '')}:/usr/sbin") is not None
+
+
+def _how_to_install(witness: str) -> str:
+    if witness in LIBRARIES:
+        return f"pip install {LIBRARIES[witness]}"
+    return f"apt-get install --no-install-recommends {PROGRAMS[witness]}"
+
+
+def _miss(sentence: str) -> None:
+    if os.environ.get("GROUNDSTATION_WITNESSES") == "required":
+        pytest.fail(sentence, pytrace=False)
+    pytest.skip(sentence)

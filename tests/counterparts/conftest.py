@@ -1,46 +1,51 @@
-"""What all witnesses share: simulators to speak with, and what must be installed for them.
+"""Starts the simulators that the programs of others speak with."""
 
-Without a program of others its tests are skipped, each with what to install. Where GROUNDSTATION_WITNESSES=required,
-as in CI, that is an error instead.
-"""
-
-import importlib.util
 import json
-import os
-import shutil
 import subprocess
 import sys
+import time
 
 import pytest
-
-PROGRAMS = {"indi_celestron_gps": "indi-bin", "rotctl": "libhamlib-utils", "gpsdecode": "gpsd-clients"}
-MODULES = ("alpaca", "pwi", "pyvisa_py", "S15lib", "snAPI", "Swabian.TimeTagger", "thorlabs_apt_protocol")
-
-
-def _there(module):
-    try:
-        return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # of the package that it is in
-        return False
-
-
-missing = [f"{program} (Debian: {package})" for program, package in PROGRAMS.items() if not shutil.which(program)]
-missing += [f"{module} (pip install '.[counterpart]')" for module in MODULES if not _there(module)]
-if missing and os.environ.get("GROUNDSTATION_WITNESSES") == "required":
-    raise pytest.UsageError(f"GROUNDSTATION_WITNESSES=required, but these are not installed: {', '.join(missing)}")
 
 
 @pytest.fixture
 def start():
-    """`start(module, *options)`: the address of a simulator that ends with the test."""
+    """Start a simulator by module name and options; gives its address. It ends with the test, without a complaint."""
     programs = []
 
     def run(module, *options):
-        command = [sys.executable, "-m", f"drivers.simulators.{module}", *options]
-        programs.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
-        return json.loads(programs[-1].stdout.readline())["address"]
+        command = [sys.executable, "-m", f"drivers.simulators.{module}", *map(str, options)]
+        programs.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+        line = programs[-1].stdout.readline()
+        assert line, programs[-1].communicate()[1]
+        return json.loads(line)["address"]
 
     yield run
     for program in programs:
         program.terminate()
-        program.communicate(timeout=10)
+        assert program.communicate(timeout=10)[1] == ""
+
+
+@pytest.fixture
+def start_serial(start):
+    """The same on a pseudo-terminal; gives its path."""
+    return lambda module, *options: start(module, "--pty", *options).removeprefix("serial:")
+
+
+@pytest.fixture
+def fast_clock():
+    """The text of a clock whose world runs so many times faster than the wall."""
+    return lambda speed, utc_ns=1_482_166_140_000_000_000: f"{utc_ns}:{time.monotonic_ns()}:{float(speed)}"
+
+
+@pytest.fixture
+def eventually():
+    """Poll until something is true."""
+
+    def poll(condition, timeout_s=20.0):
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            assert time.monotonic() < deadline, "it did not become true in time"
+            time.sleep(0.02)
+
+    return poll

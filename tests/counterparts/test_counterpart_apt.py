@@ -8,11 +8,17 @@ import time
 import pytest
 import serial
 
-pytestmark = pytest.mark.counterpart
-apt = pytest.importorskip("thorlabs_apt_protocol", reason="thorlabs-apt-protocol is not installed")
+pytestmark = pytest.mark.counterpart("thorlabs_apt_protocol")
 
 STAGE, HOST, CHANNEL = 0x50, 0x01, 1
 MICROSTEPS = 409600 / 3
+
+
+@pytest.fixture
+def apt():
+    import thorlabs_apt_protocol
+
+    return thorlabs_apt_protocol
 
 
 @pytest.fixture
@@ -37,7 +43,7 @@ def receive(unpacker, name):
     raise AssertionError(f"no {name} came in time")
 
 
-def test_identity_homing_moves_stops_and_status(stage):
+def test_identity_homing_moves_stops_and_status(stage, apt):
     unpacker = apt.Unpacker(stage, on_error="raise")
     stage.write(apt.hw_req_info(STAGE, HOST))
     info = receive(unpacker, "hw_get_info")
@@ -69,7 +75,7 @@ def test_identity_homing_moves_stops_and_status(stage):
     assert receive(unpacker, "mot_get_poscounter").position > 22.5 * MICROSTEPS
 
 
-def test_parameters_make_the_round(stage):
+def test_parameters_make_the_round(stage, apt):
     unpacker = apt.Unpacker(stage, on_error="raise")
     stage.write(apt.mot_set_velparams(STAGE, HOST, CHANNEL, 0, 15020, 73291090))
     stage.write(apt.mot_req_velparams(STAGE, HOST, CHANNEL))

@@ -5,17 +5,13 @@ horizon. Its `w` sends a command as it stands, by which it asks for the version 
 """
 
 import json
-import shutil
 import subprocess
 import sys
 import time
 
 import pytest
 
-pytestmark = [
-    pytest.mark.counterpart,
-    pytest.mark.skipif(shutil.which("rotctl") is None, reason="rotctl is not installed; Debian: libhamlib-utils"),
-]
+pytestmark = pytest.mark.counterpart("rotctl")
 
 
 @pytest.fixture

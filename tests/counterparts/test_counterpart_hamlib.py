@@ -5,7 +5,6 @@ What it cannot witness: rotctl reads the NexStar with 16 bits (20 arcsec), scale
 no mount answers: that it fails is part of the test of our simulator.
 """
 
-import shutil
 import socket
 import subprocess
 import time
@@ -16,10 +15,7 @@ from drivers.mount_rotctld import connect
 from groundstation.clock import SystemClock
 from groundstation.errors import BadInput, InstrumentFault
 
-pytestmark = [
-    pytest.mark.counterpart,
-    pytest.mark.skipif(shutil.which("rotctl") is None, reason="rotctl is not installed; Debian: libhamlib-utils"),
-]
+pytestmark = pytest.mark.counterpart("rotctl", "rotctld")
 
 
 @pytest.fixture
@@ -109,7 +105,6 @@ def test_our_driver_drives_hamlibs_dummy_rotator(dummy):
 
 
 def test_rotctl_drives_our_simulated_rotctld(start):
-    pytest.importorskip("drivers.simulators.mount_rotctld", reason="the simulator of rotctld is not there")
     clock = f"1482166140000000000:{time.monotonic_ns()}:20.0"
     address = start("mount_rotctld", "--clock", clock)
     assert len(rotctl(2, address, "p")) == 2

@@ -16,7 +16,7 @@ import pytest
 
 from groundstation.clock import SimulatedClock, monotonic_ns
 
-pytestmark = pytest.mark.counterpart
+pytestmark = pytest.mark.counterpart("pwi", "alpaca")
 
 T0_NS = 1_482_166_140_000_000_000
 ISS = (
@@ -55,7 +55,8 @@ def wait_until(condition, timeout_s=10.0):
 @pytest.fixture
 def pwi_mount():
     """A function from host and port to a mount of `pwi`; its connections are closed at the end."""
-    pwi = pytest.importorskip("pwi", reason="pwi is not installed")
+    import pwi
+
     clients = []
 
     def connected(host, port):
@@ -117,8 +118,9 @@ def test_pwi_has_it_follow_an_element_set(start, pwi_mount):
 
 
 def test_alpyca_connects_slews_and_turns_the_mount_by_rates(start):
-    telescope_module = pytest.importorskip("alpaca.telescope", reason="alpyca is not installed")
-    exceptions = pytest.importorskip("alpaca.exceptions")
+    from alpaca import exceptions
+    from alpaca import telescope as telescope_module
+
     host, port, _ = start("mount_alpaca", speed=20.0)
     mount = telescope_module.Telescope(f"{host}:{port}", 0)
     axis = telescope_module.TelescopeAxes
@@ -150,8 +152,9 @@ def test_alpyca_connects_slews_and_turns_the_mount_by_rates(start):
 
 
 def test_alpyca_turns_the_dome_and_opens_its_shutter(start):
-    dome_module = pytest.importorskip("alpaca.dome", reason="alpyca is not installed")
-    management = pytest.importorskip("alpaca.management")
+    from alpaca import dome as dome_module
+    from alpaca import management
+
     host, port, _ = start("dome_alpaca", speed=20.0)
     (device,) = management.configureddevices(f"{host}:{port}")
     assert (device["DeviceType"], device["DeviceNumber"]) == ("Dome", 0)

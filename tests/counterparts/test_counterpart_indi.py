@@ -5,9 +5,6 @@ satellite are proven by other tests), they use no trajectory of points and no li
 the NexStar only the fixed rates. Their clock is the machine's, whatever the world's is.
 """
 
-import shutil
-import time
-
 import numpy as np
 import pytest
 from indi import driving
@@ -17,8 +14,6 @@ from groundstation.passes.elements import ElementSet
 from groundstation.passes.orbit import EarthOrientation, Orbit, Site
 from groundstation.passes.prediction import find_passes
 
-pytestmark = pytest.mark.counterpart
-
 SITE = Site("Xinglong", 40.39587, 117.57746, 890.0)
 MICIUS = ElementSet.parse(
     "MICIUS",
@@ -26,22 +21,6 @@ MICIUS = ElementSet.parse(
     "2 41731  97.3699 267.4500 0013200 178.5836 246.0824 15.23915303 19063",
 )
 EVENING_NS = 1_482_163_200 * NS_PER_S  # 2016-12-19T16:00:00Z
-
-
-def needs(program):
-    return pytest.mark.skipif(
-        shutil.which(program) is None, reason=f"{program} is not installed; Debian has it in indi-bin"
-    )
-
-
-@pytest.fixture
-def terminal(start):
-    """`terminal(module, *options)`: the pseudo-terminal of a simulator that ends with the test."""
-    return lambda module, *options: start(module, "--pty", *options).removeprefix("serial:")
-
-
-def clock_text(utc_ns, speed):
-    return f"{utc_ns}:{time.monotonic_ns()}:{float(speed)}"
 
 
 def is_at(hours, degrees, tolerance_deg):
@@ -54,9 +33,9 @@ def is_at(hours, degrees, tolerance_deg):
     return good
 
 
-@needs("indi_celestron_gps")
-def test_the_celestron_driver_reads_slews_moves_and_aborts_our_nexstar(terminal, tmp_path):
-    path = terminal("mount_nexstar", "--clock", clock_text(EVENING_NS, 20))
+@pytest.mark.counterpart("indi_celestron_gps")
+def test_the_celestron_driver_reads_slews_moves_and_aborts_our_nexstar(start_serial, fast_clock, tmp_path):
+    path = start_serial("mount_nexstar", "--clock", fast_clock(20, EVENING_NS))
     with driving("indi_celestron_gps", "Celestron GPS", tmp_path) as client:
         client.connect_serial(path, 9600)
         client.wait("Firmware Info")
@@ -79,9 +58,9 @@ def test_the_celestron_driver_reads_slews_moves_and_aborts_our_nexstar(terminal,
         client.wait_state("EQUATORIAL_EOD_COORD", "Ok", "Idle", "Alert")
 
 
-@needs("indi_ioptronv3_telescope")
-def test_the_ioptron_driver_reads_slews_tracks_moves_and_aborts_ours(terminal, tmp_path):
-    path = terminal("mount_ioptron")
+@pytest.mark.counterpart("indi_ioptronv3_telescope")
+def test_the_ioptron_driver_reads_slews_tracks_moves_and_aborts_ours(start_serial, fast_clock, tmp_path):
+    path = start_serial("mount_ioptron")
     with driving("indi_ioptronv3_telescope", "iOptronV3", tmp_path) as client:
         client.connect_serial(path, 115200)
         assert client.wait("Firmware Info", lambda e: e["Model"])["Model"] == "AZ Mount Pro"
@@ -106,14 +85,16 @@ def test_the_ioptron_driver_reads_slews_tracks_moves_and_aborts_ours(terminal, t
         assert client.next_value("EQUATORIAL_EOD_COORD", "DEC") == pytest.approx(rest, abs=0.01)
 
 
-@needs("indi_lx200_10micron")
-def test_the_10micron_driver_uploads_elements_computes_the_pass_and_ours_follows_the_satellite(terminal, tmp_path):
+@pytest.mark.counterpart("indi_lx200_10micron")
+def test_the_10micron_driver_uploads_elements_computes_the_pass_and_ours_follows_the_satellite(
+    start_serial, fast_clock, tmp_path
+):
     """Where the mount is, as the driver reports it, against our own prediction of Micius."""
     orbit = Orbit(MICIUS, SITE, EarthOrientation(0.0, 0.0, 0.0, "none", "as in the simulated mount"))
     rise = find_passes(orbit, EVENING_NS, EVENING_NS + 7200 * NS_PER_S, 0.0)[0].rise
-    text = clock_text(rise.utc_ns - 75 * NS_PER_S, 5)
+    text = fast_clock(5, rise.utc_ns - 75 * NS_PER_S)
     place = ("--latitude", str(SITE.latitude_deg), "--longitude", str(SITE.longitude_deg), "--height", "890")
-    path, clock = terminal("mount_10micron", "--clock", text, *place), clock_from_text(text)
+    path, clock = start_serial("mount_10micron", "--clock", text, *place), clock_from_text(text)
     with driving("indi_lx200_10micron", "10micron", tmp_path) as client:
         client.connect_serial(path, 9600)
         assert client.wait("PRODUCT_INFO", lambda e: e["NAME"])["NAME"].startswith("10micron")

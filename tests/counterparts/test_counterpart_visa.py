@@ -3,10 +3,9 @@
 import time
 
 import pytest
+import pyvisa
 
-pytestmark = pytest.mark.counterpart
-pyvisa = pytest.importorskip("pyvisa", reason="pyvisa is not installed")
-pytest.importorskip("pyvisa_py", reason="pyvisa-py is not installed")
+pytestmark = pytest.mark.counterpart("pyvisa_py")
 
 
 @pytest.fixture

@@ -61,9 +61,10 @@ def test_the_messages_are_those_of_the_document() -> None:
     assert move_request(200_000) == bytes.fromhex("53 04 06 00 D0 01 01 00 40 0D 03 00")  # document: 10 mm of a TDC001
 
 
-@pytest.mark.counterpart
+@pytest.mark.counterpart("thorlabs_apt_protocol")
 def test_another_codec_writes_the_same_messages_and_reads_the_same_from_the_stages() -> None:
-    apt = pytest.importorskip("thorlabs_apt_protocol", reason="install thorlabs-apt-protocol")
+    import thorlabs_apt_protocol as apt
+
     assert short_message(ASK_INFO) == apt.hw_req_info(dest=0x50, source=1)
     assert short_message(STOP_UPDATES) == apt.hw_stop_updatemsgs(dest=0x50, source=1)
     assert short_message(HOME, 1) == apt.mot_move_home(dest=0x50, source=1, chan_ident=1)

@@ -131,7 +131,9 @@ def test_a_setting_is_read_until_two_answers_agree():
     ) as s:
         assert s.ask_twice("VOLT?", parse_number) == 5.0
     with (
-        linked(*[step for text in (b"1", b"2", b"1") for step in (Expect(b"VOLT?\n"), reply(text + b"\n"))]) as scpi,
+        linked(
+            *[step for text in (b"1", b"2", b"3", b"4") for step in (Expect(b"VOLT?\n"), reply(text + b"\n"))]
+        ) as scpi,
         pytest.raises(WireError, match="never twice the same"),
     ):
         scpi.ask_twice("VOLT?", parse_number)

@@ -51,12 +51,6 @@ def read_all(tagger):
 
 
 @pytest.fixture
-def real_library():
-    """The vendor's library itself."""
-    pytest.importorskip("snAPI", reason="the package snAPI is not installed")
-
-
-@pytest.fixture
 def pass_file(tmp_path):
     """Five inputs for 4 s with silences longer than the 25-bit time, and equal times."""
     rng = np.random.default_rng(8)
@@ -65,8 +59,7 @@ def pass_file(tmp_path):
     return write_ptu(tmp_path / "pass.ptu", times.astype(np.int64), channels)
 
 
-@pytest.mark.counterpart
-@pytest.mark.usefixtures("real_library")
+@pytest.mark.counterpart("snAPI")
 def test_the_library_our_reader_and_ptufile_agree_on_a_file(pass_file):
     ptufile = pytest.importorskip("ptufile")
     tagger = connect(f"picoquant:{pass_file}", CLOCK, {"inputs": [1, 2, 3, 4, 0]})
@@ -93,8 +86,7 @@ def _bits(pattern):
     return [1 << n for n in range(8) if pattern >> n & 1]
 
 
-@pytest.mark.counterpart
-@pytest.mark.usefixtures("real_library")
+@pytest.mark.counterpart("snAPI")
 def test_a_published_measurement_comes_out_whole(tmp_path):
     folder = os.environ.get("GROUNDSTATION_REFERENCE_DATA")
     source = Path(folder or "absent") / "200204_HH400_T2_320MHz_HBT.timeres"
@@ -112,8 +104,7 @@ def test_a_published_measurement_comes_out_whole(tmp_path):
     assert latest_ps >= times[-1]
 
 
-@pytest.mark.counterpart
-@pytest.mark.usefixtures("real_library")
+@pytest.mark.counterpart("snAPI")
 def test_times_are_picoseconds_also_where_the_resolution_is_not(tmp_path):
     """The resolution in the header is changed to that of a MultiHarp, 5 ps; the same words then mean later times."""
     times = np.array([100, 10**7, 10**9], np.int64)
@@ -128,8 +119,7 @@ def test_times_are_picoseconds_also_where_the_resolution_is_not(tmp_path):
     tagger.close()
 
 
-@pytest.mark.counterpart
-@pytest.mark.usefixtures("real_library")
+@pytest.mark.counterpart("snAPI")
 def test_markers_are_inputs_on_request_and_overflows_never(tmp_path):
     times = np.array([10, 20, 10**9, 10**9 + 5, 2 * 10**9], np.int64)
     path = write_ptu(tmp_path / "markers.ptu", times, np.array([65, 0, 66, 79, 1], np.uint8))
@@ -141,8 +131,7 @@ def test_markers_are_inputs_on_request_and_overflows_never(tmp_path):
     assert latest_ps == 2 * 10**9
 
 
-@pytest.mark.counterpart
-@pytest.mark.usefixtures("real_library")
+@pytest.mark.counterpart("snAPI")
 def test_without_a_device_the_library_finds_none():
     started = time.monotonic()
     with pytest.raises(TransportLost, match="no PicoQuant device 1045483"):

@@ -1,11 +1,7 @@
 """The NMEA receiver's simulator: sentences as gpsd describes them, once in a second of the world."""
 
 import json
-import shutil
-import subprocess
 from datetime import UTC, datetime
-
-import pytest
 
 from drivers.simulators.time_base_nmea import angle, checksum
 from groundstation.clock import clock_from_text
@@ -79,17 +75,3 @@ def test_bytes_can_be_lost_on_the_way(start, fast_clock):
     faults = json.dumps({"drop_byte_every": 1})
     line = start("time_base_nmea", "--pty", "--clock", fast_clock(5), "--faults", faults).line()
     assert len(b"".join(line.read_line() for _ in range(3))) < 230
-
-
-@pytest.mark.counterpart
-def test_gpsd_reads_position_and_time(start, fast_clock):
-    gpsdecode = shutil.which("gpsdecode") or pytest.skip("gpsdecode (package gpsd-clients) is not installed")
-    # A date before it was built, gpsd takes for one of 1024 weeks later: the counter of GPS weeks turns then.
-    now_ns = 1_795_500_000_000_000_000  # 2026-11-24T09:20:00Z
-    line = start("time_base_nmea", "--pty", "--clock", fast_clock(5, now_ns)).line()
-    said = "".join(read(line, 9))
-    out = subprocess.run([gpsdecode], input=said, capture_output=True, text=True, timeout=20, check=True).stdout
-    fixes = [report for report in map(json.loads, out.splitlines()) if report.get("class") == "TPV"]
-    assert fixes[-1]["lat"] == pytest.approx(40.396, abs=1e-5)
-    assert fixes[-1]["lon"] == pytest.approx(117.577, abs=1e-5)
-    assert fixes[-1]["time"].startswith(datetime.fromtimestamp(now_ns / 1e9, UTC).strftime("%Y-%m-%dT%H:%M:"))
