@@ -28,13 +28,15 @@ class Message(NamedTuple):
 
 
 def parse_message(data: bytes) -> Message:
-    """One JSON object; the label is "" when it has none. Raises WireError."""
+    """One JSON object; the label is "" when it has none, or is our own that comes back. Raises WireError."""
     try:
         found = json.loads(data)
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
         raise WireError(f"the detector driver sent {data[:60]!r}, which is no JSON object; check the network")
+    if "command" in found or "request" in found:
+        return Message("", None)
     label, value = str(found.get("label", "")), found.get("value")
     if isinstance(value, dict) and "value" in value:
         return Message(label, value["value"], described=True)

@@ -18,7 +18,7 @@ from groundstation.clock import Clock, utc_text
 from groundstation.config import InstrumentConfig, StationConfig, capability_of
 from groundstation.errors import BadInput, GroundStationError, WrongInstrument
 from groundstation.instruments import DriverDescription
-from groundstation.operation.children import Child
+from groundstation.operation.children import Child, undisturbed
 from groundstation.simulation.blackboard import Blackboard
 
 _END_TIMEOUT_S = 5.0
@@ -128,7 +128,8 @@ class Simulators:
         for name, entry in self._config.instruments.items():
             if entry.simulate:
                 command = [*_command(name, entry, self._clock), *shared, *own.get(name, [])]
-                self._children[name] = Child(f"simulator of {name}", command, self._directory / f"{name}.log")
+                with undisturbed():
+                    self._children[name] = Child(f"simulator of {name}", command, self._directory / f"{name}.log")
 
     def _addressed(self, name: str, entry: InstrumentConfig) -> InstrumentConfig:
         if name not in self._children:
@@ -182,6 +183,7 @@ def _command(name: str, entry: InstrumentConfig, clock: Clock) -> list[str]:
 def simulate_tagger(entry: InstrumentConfig, clock: Clock, programs: ExitStack) -> InstrumentConfig:
     """Start a tagger's simulator without a pass, which ends with `programs`; the entry with its address."""
     log = Path(programs.enter_context(TemporaryDirectory())) / "simulator.log"
-    child = Child("simulator of tagger", _command("tagger", entry, clock), log)
-    programs.callback(child.end)
+    with undisturbed():
+        child = Child("simulator of tagger", _command("tagger", entry, clock), log)
+        programs.callback(child.end)
     return replace(entry, address=str(child.wait_ready()["address"]))

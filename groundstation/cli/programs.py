@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from groundstation.clock import Clock, monotonic_s
-from groundstation.operation.children import Child
+from groundstation.operation.children import Child, undisturbed
 from groundstation.operation.logbook import Logbook
 
 #: A program that keeps dying is started again after 0.5, 1, 2, ... s (wall time), so often at most.
@@ -83,4 +83,6 @@ class Programs:
     def _spawn(self, name: str) -> None:
         job = self._jobs[name]
         line = [sys.executable, "-m", "groundstation.cli", job.command, "--clock", self._clock.text()]
-        self._children[name] = Child(name, [*line, "--job", json.dumps(job.about)], self._directory / f"{name}.log")
+        line += ["--job", json.dumps(job.about)]
+        with undisturbed():
+            self._children[name] = Child(name, line, self._directory / f"{name}.log")

@@ -4,9 +4,11 @@ Each prints JSON lines on its stdout; the newest one is its status.
 """
 
 import json
+import signal
 import subprocess
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -14,6 +16,23 @@ from groundstation.clock import monotonic_s
 from groundstation.errors import BadInput, GroundStationError
 
 _READY_TIMEOUT_S = 20.0
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Ctrl-C and SIGTERM wait until its end (main thread only): a program that was just started is never lost."""
+    came: list[int] = []
+    handlers = {
+        number: signal.signal(number, lambda number, _frame: came.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    for number in came:
+        signal.raise_signal(number)
 
 
 class Child:

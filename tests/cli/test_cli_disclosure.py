@@ -66,7 +66,7 @@ def flight(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlownPass]:
 @pytest.fixture(scope="module")
 def wire(flight: FlownPass) -> Wire:
     log = [json.loads(line) for line in (flight.config.parent / "wire.jsonl").read_text().splitlines()]
-    out, inward = (b"".join(bytes.fromhex(e["hex"]) for e in log if e["direction"] == d) for d in ("out", "in"))
+    out, inward = (b"".join(bytes.fromhex(e["hex"]) for e in log if e.get("direction") == d) for d in ("out", "in"))
     asked = dict(_question(payload) for kind, payload in frames(out) if kind == _ASK)
     answered = dict(_reply(payload) for kind, payload in frames(inward) if kind == _ANSWER)
     assert asked.keys() == answered.keys()

@@ -129,6 +129,20 @@ def test_a_bias_is_set_beside_the_others_and_read_back():
         detector.set_bias_ua(2, 12.5)
 
 
+def test_a_setting_that_is_echoed_is_not_taken_for_one_that_was_read_back():
+    sent = b'{"command": "SetAllBiasCurrents", "label": "BiasCurrent", "value": [3.0, 12.5]}'
+    with connected(
+        ASK,
+        reply(ASK.data + described("BiasCurrent", [3.0, 4.0]) + END),
+        Expect(sent + ASK.data),
+        reply(sent + ASK.data),
+        reply(plain("BiasCurrent", [3.0, 4.0]) + END),
+        ASK,
+        reply(ASK.data + plain("BiasCurrent", [3.0, 12.5]) + END),
+    ) as detector:
+        detector.set_bias_ua(2, 12.5)
+
+
 def test_a_trigger_level_that_does_not_read_back_is_a_fault():
     clock = SimulatedClock(0, monotonic_ns(), 1000.0)
     answers = {"TriggerLevel": [20.0, 20.0], "NumberOfDetectors": 2}

@@ -1,5 +1,6 @@
 """The programs around the main one: started, listened to, ended, and their last words kept."""
 
+import os
 import signal
 import sys
 
@@ -8,7 +9,7 @@ from operation_samples import eventually
 
 from groundstation.errors import BadInput, GroundStationError
 from groundstation.operation import children
-from groundstation.operation.children import Child
+from groundstation.operation.children import Child, undisturbed
 
 SAYS_READY = "import json, sys, time\nprint(json.dumps({'ready': True}), flush=True)\n"
 
@@ -131,3 +132,17 @@ def test_last_words_are_the_last_line_of_its_complaints_or_its_exit_code(start, 
     talkative = start("import sys; sys.stderr.write('first\\nlast words\\n\\n')")
     talkative.join(10.0)
     assert talkative.last_words() == "last words"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_waits_until_a_started_program_is_known(number):
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    known = []
+    try:
+        with pytest.raises(KeyboardInterrupt), undisturbed():
+            os.kill(os.getpid(), number)
+            known.append("the program")
+        assert known
+        assert signal.getsignal(signal.SIGTERM) is signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGTERM, before)
