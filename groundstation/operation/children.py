@@ -22,17 +22,15 @@ _READY_TIMEOUT_S = 20.0
 def undisturbed() -> Iterator[None]:
     """Ctrl-C and SIGTERM wait until its end (main thread only): a program that was just started is never lost."""
     came: list[int] = []
-    handlers = {
-        number: signal.signal(number, lambda number, _frame: came.append(number))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    handlers = [signal.signal(number, lambda number, _frame: came.append(number)) for number in numbers]
     try:
         yield
     finally:
-        for number, handler in handlers.items():
+        for number, handler in zip(numbers, handlers, strict=True):
             signal.signal(number, handler)
-    for number in came:
-        signal.raise_signal(number)
+    for late in came:
+        signal.raise_signal(late)
 
 
 class Child:

@@ -138,10 +138,15 @@ def test_last_words_are_the_last_line_of_its_complaints_or_its_exit_code(start, 
 def test_a_signal_waits_until_a_started_program_is_known(number):
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     known = []
-    try:
-        with pytest.raises(KeyboardInterrupt), undisturbed():
+
+    def start_the_program():
+        with undisturbed():
             os.kill(os.getpid(), number)
             known.append("the program")
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            start_the_program()
         assert known
         assert signal.getsignal(signal.SIGTERM) is signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
