@@ -20,6 +20,7 @@ from groundstation.acquisition.space import Space, bytes_needed, require_room
 from groundstation.acquisition.status import AcquisitionStatus
 from groundstation.acquisition.two_taggers import common_signal, connect_two, split_settings
 from groundstation.cli.acquiring import CaughtUp, StatusPrinter, place_of
+from groundstation.cli.checking import check_channels
 from groundstation.cli.child import Ending, Teller, job_of
 from groundstation.cli.loading import connect, simulate_tagger
 from groundstation.cli.planning import manifest_without_pass
@@ -80,6 +81,7 @@ def _alone(options: argparse.Namespace) -> int:
         raise BadInput(f"--duration is {duration_s:g}; give seconds above 0")
     ending = Ending(supervised=False)
     directory, continued = place_of(options.output, clock)
+    check_channels(config)
     _require_room(config.recording, directory, duration_s)
     entry, second = config.instruments["tagger"], config.instruments.get("tagger_2")
     with ExitStack() as programs:
