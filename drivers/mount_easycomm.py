@@ -12,10 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from drivers.settings import LinkSettings, parse_settings, require_positive
+from drivers.conversation import Conversation
+from drivers.mounts import reading_between
+from drivers.settings import LinkSettings, closed_on_error, parse_settings
 from drivers.transport import Link, open_link
 from groundstation.clock import NS_PER_S, Clock, monotonic_s
-from groundstation.errors import BadInput, InstrumentFault, TransportTimeout, WireError, WrongInstrument
+from groundstation.errors import BadInput, InstrumentFault, WireError, WrongInstrument
 from groundstation.instruments import DriverDescription, Identity, Mount, MountCapabilities, MountReading, Settings
 
 T = TypeVar("T")
@@ -88,6 +90,7 @@ class EasycommMount:
 
     def __init__(self, link: Link, clock: Clock, settings: EasycommSettings) -> None:
         self._link, self._clock, self._settings = link, clock, settings
+        self._conversation = Conversation(link, self.identify, self._get_into_step)
         self._version: str | None = None
         self._target: tuple[float, float] | None = None
         self._last: tuple[float, float] | None = None
@@ -113,8 +116,7 @@ class EasycommMount:
     def read_position(self) -> MountReading:
         """Both angles in steps of 0.1 deg, of some moment between question and answer."""
         (azimuth_deg, elevation_deg), sent_ns, received_ns = self._ask(POSITION, parse_position)
-        half_ns = (received_ns - sent_ns) // 2
-        return MountReading(azimuth_deg % 360.0, elevation_deg, sent_ns + half_ns, half_ns / NS_PER_S)
+        return reading_between(azimuth_deg % 360.0, elevation_deg, sent_ns, received_ns)
 
     def set_rates(self, azimuth_arcsec_s: float, elevation_arcsec_s: float) -> None:
         """Always InstrumentFault: the protocol has no rates."""
@@ -159,31 +161,21 @@ class EasycommMount:
         self._link.close()
 
     def _tell(self, command: bytes) -> None:
+        """At once, in step or not: a stop does not wait."""
         with self._link.exchange():
             if self._link.lost:
                 self._link.reconnect(self.identify)
             self._link.write(command)
             self._link.mark_in_step(False)  # it may answer, or not
 
-    def _ask(self, question: bytes, parse: Callable[[bytes], T], attempts: int = 2) -> tuple[T, int, int]:
+    def _ask(self, question: bytes, parse: Callable[[bytes], T]) -> tuple[T, int, int]:
         """The answer, and when (UTC ns) the question was sent and the answer received; asked again when that failed."""
-        with self._link.exchange():
-            if self._link.lost:
-                self._link.reconnect(self.identify)
-            try:
-                if not self._link.in_step:
-                    self._link.write(VERSION)
-                    self._answer(VERSION)
-                    self._link.mark_in_step()
-                self._link.flush_input()
-                sent_ns = self._clock.utc_ns()
-                self._link.write(question)
-                return parse(self._answer(question)), sent_ns, self._clock.utc_ns()
-            except (TransportTimeout, WireError):
-                self._link.mark_in_step(False)
-                if attempts <= 1:
-                    raise
-                return self._ask(question, parse, attempts - 1)
+        return self._conversation.ask_timed(question, lambda: parse(self._answer(question)), self._clock)
+
+    def _get_into_step(self) -> None:
+        self._link.write(VERSION)
+        self._answer(VERSION)
+        self._link.mark_in_step()
 
     def _answer(self, question: bytes) -> bytes:
         """The next line with the letters of the question; others are passed over. InstrumentFault for an alarm."""
@@ -207,14 +199,9 @@ def _distance_deg(a: tuple[float, float], b: tuple[float, float]) -> float:
 
 def connect(address: str, clock: Clock, settings: Settings) -> Mount:
     """Connect and identify the rotator; `clock` gives the world time of each reading."""
-    driver = "mount_easycomm"
-    chosen = parse_settings(EasycommSettings, settings, driver)
-    for key in ("timeout_s", "max_rate_deg_s", "max_acceleration_deg_s2", "tolerance_deg", "rests_after_s"):
-        require_positive(getattr(chosen, key), key, driver)
+    positive = ("timeout_s", "max_rate_deg_s", "max_acceleration_deg_s2", "tolerance_deg", "rests_after_s")
+    chosen = parse_settings(EasycommSettings, settings, "mount_easycomm", positive)
     mount = EasycommMount(open_link(address, timeout_s=chosen.timeout_s, log=chosen.log), clock, chosen)
-    try:
+    with closed_on_error(mount):
         mount.identify()
-    except BaseException:
-        mount.close()
-        raise
     return mount
