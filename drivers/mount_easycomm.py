@@ -96,8 +96,13 @@ class EasycommMount:
         self._last: tuple[float, float] | None = None
         self._moved_ns = 0
         self.capabilities = MountCapabilities(
-            settings.max_rate_deg_s, settings.max_acceleration_deg_s2, 0.0, settings.command_latency_s, "positions"
-        )  # 0.0: it takes no rates
+            settings.max_rate_deg_s,
+            settings.max_acceleration_deg_s2,
+            rate_quantum_arcsec_s=0.0,  # it takes no rates
+            command_latency_s=settings.command_latency_s,
+            follows="positions",
+            tolerance_deg=settings.tolerance_deg,
+        )
 
     def identify(self) -> Identity:
         """Its version, which is all that it says of itself. Raises WrongInstrument if that or the position is none."""

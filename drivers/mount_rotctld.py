@@ -178,6 +178,7 @@ class RotctldMount:
             rate_quantum_arcsec_s=36.0,  # the 0.01 deg of a position, in a second
             command_latency_s=settings.command_latency_s,
             follows="positions",
+            tolerance_deg=settings.tolerance_deg,
         )
 
     @property

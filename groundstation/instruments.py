@@ -98,6 +98,8 @@ class MountCapabilities:
     #: How it can be made to follow a satellite: by rates from the station's loop, by a `Trajectory` of its own, by
     #: positions sent again and again, or not at all.
     follows: Literal["rates", "trajectory", "positions", "nothing"] = "rates"
+    #: So close to where it was sent it has arrived.
+    tolerance_deg: float = 0.05
 
 
 class Mount(Protocol):

@@ -24,7 +24,6 @@ from groundstation.passes.prediction import PredictedPath
 from groundstation.passes.states import Event, PassState, State
 
 _SLEW_TIMEOUT_S = 180.0
-_ARRIVED_WITHIN_DEG = 0.05
 #: After a longer outage nobody knows what the mount did meanwhile: following begins anew.
 _LOOP_GOOD_FOR_S = 1.0
 #: So long is tried to switch the bias of one detector off when its link is down (wall time).
@@ -305,7 +304,8 @@ class Flight:
         reading = self._mount.read_position()
         self._read(reading)
         turned = (reading.azimuth_deg - azimuth_deg + 180.0) % 360.0 - 180.0
-        if max(abs(turned), abs(reading.elevation_deg - elevation_deg)) > _ARRIVED_WITHIN_DEG:
+        off_deg = max(abs(turned), abs(reading.elevation_deg - elevation_deg))
+        if off_deg > self._mount.capabilities.tolerance_deg:
             raise InstrumentFault(
                 f"the mount says that it arrived but stands at azimuth {reading.azimuth_deg:.3f}, elevation "
                 f"{reading.elevation_deg:.3f} deg instead of {azimuth_deg % 360.0:.3f}, {elevation_deg:.3f}"

@@ -2,6 +2,7 @@
 
 import json
 import threading
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -272,6 +273,14 @@ def test_a_mount_that_lies_about_parking_is_found_out(world):
     assert alarm.startswith("not parked: the mount says that it arrived but stands at azimuth ")
     assert "elevation 23.0" in alarm or "elevation 22.9" in alarm
     assert_still(world)
+
+
+def test_a_coarse_rotator_has_arrived_where_its_own_tolerance_says(world):
+    go_to = world.mount.go_to
+    world.mount.go_to = lambda azimuth_deg, elevation_deg: go_to(azimuth_deg, elevation_deg + 0.3)
+    world.mount.capabilities = replace(world.mount.capabilities, tolerance_deg=0.5)
+    fly(world)
+    assert states(world)[-1] == "PARKED"
 
 
 @pytest.mark.parametrize("world", [1000.0], indirect=True)
