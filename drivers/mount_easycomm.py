@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from drivers.conversation import Conversation
-from drivers.mounts import reading_between
+from drivers.mounts import Way, reading_between
 from drivers.settings import LinkSettings, closed_on_error, parse_settings
 from drivers.transport import Link, open_link
-from groundstation.clock import NS_PER_S, Clock, monotonic_s
+from groundstation.clock import Clock, monotonic_s
 from groundstation.errors import BadInput, InstrumentFault, WireError, WrongInstrument
 from groundstation.instruments import DriverDescription, Identity, Mount, MountCapabilities, MountReading, Settings
 
@@ -92,9 +92,9 @@ class EasycommMount:
         self._link, self._clock, self._settings = link, clock, settings
         self._conversation = Conversation(link, self.identify, self._get_into_step)
         self._version: str | None = None
-        self._target: tuple[float, float] | None = None
-        self._last: tuple[float, float] | None = None
-        self._moved_ns = 0
+        self._way = Way(
+            link.address, _STILL_DEG, settings.tolerance_deg, settings.rests_after_s, settings.rests_after_s
+        )
         self.capabilities = MountCapabilities(
             settings.max_rate_deg_s,
             settings.max_acceleration_deg_s2,
@@ -133,32 +133,17 @@ class EasycommMount:
         if not (math.isfinite(azimuth_deg) and low <= elevation_deg <= high):
             place = f"azimuth {azimuth_deg}, elevation {elevation_deg} deg"
             raise BadInput(f"the rotator cannot go to {place}; its elevation is limited to {low:g}..{high:g} deg")
-        self._target, self._last = (azimuth_deg % 360.0, elevation_deg), None
-        self._moved_ns = self._clock.utc_ns()
-        self._tell(go_to(*self._target))
+        self._way.begin(azimuth_deg, elevation_deg, self._clock.utc_ns())
+        self._tell(go_to(azimuth_deg % 360.0, elevation_deg))
 
     def is_slewing(self) -> bool:
         """Whether it is still on its way, as its positions tell. InstrumentFault when it rests short of its target."""
-        if self._target is None:
-            return False
-        reading = self.read_position()
-        here = reading.azimuth_deg, reading.elevation_deg
-        if self._last is None or _distance_deg(here, self._last) > _STILL_DEG:
-            self._last, self._moved_ns = here, reading.utc_ns
-        if reading.utc_ns - self._moved_ns <= self._settings.rests_after_s * NS_PER_S:
-            return True
-        wanted, self._target = self._target, None
-        if _distance_deg(here, wanted) > self._settings.tolerance_deg:
-            raise InstrumentFault(
-                f"the rotator at {self._link.address} rests at azimuth {here[0]:g} deg, elevation {here[1]:g} deg, but "
-                f"was sent to {wanted[0]:g}, {wanted[1]:g}; check its limits and its power"
-            )
-        return False
+        return self._way.goes_on(self.read_position)
 
     def stop(self) -> None:
         """Stop both axes, and hear from the rotator afterwards, for it does not acknowledge."""
         self._tell(STOP)
-        self._target = None
+        self._way.end()
         self.read_position()
 
     def close(self) -> None:
@@ -195,11 +180,6 @@ class EasycommMount:
                 whole = question != POSITION or b"EL" in line
                 return line if whole else line + b" " + self._link.read_until(b"\n", max(0.0, left_s))
         raise WireError(f"{self._link.address} answered {line[:40]!r} to {question!r}; check what is connected there")
-
-
-def _distance_deg(a: tuple[float, float], b: tuple[float, float]) -> float:
-    """The larger of both axes' angles."""
-    return max(abs((a[0] - b[0] + 180.0) % 360.0 - 180.0), abs(a[1] - b[1]))
 
 
 def connect(address: str, clock: Clock, settings: Settings) -> Mount:

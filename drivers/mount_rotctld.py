@@ -13,10 +13,10 @@ from types import MappingProxyType
 from typing import TypeVar
 
 from drivers.conversation import Conversation, await_silence
-from drivers.mounts import reading_between
+from drivers.mounts import Way, reading_between
 from drivers.settings import LinkSettings, closed_on_error, parse_settings
 from drivers.transport import Link, open_link
-from groundstation.clock import NS_PER_S, Clock, monotonic_s
+from groundstation.clock import Clock, monotonic_s
 from groundstation.errors import BadInput, InstrumentFault, WireError, WrongInstrument
 from groundstation.instruments import DriverDescription, Identity, Mount, MountCapabilities, MountReading, Settings
 
@@ -169,9 +169,7 @@ class RotctldMount:
         self._link, self._clock, self._settings = link, clock, settings
         self._conversation = Conversation(link, self.identify, self._resynchronise)
         self._limits = Limits()
-        self._target: tuple[float, float] | None = None
-        self._last: tuple[float, float] | None = None
-        self._moved_ns = 0
+        self._way = Way(link.address, _STILL_DEG, settings.tolerance_deg, settings.rests_after_s, settings.settling_s)
         self._capabilities = MountCapabilities(
             settings.max_rate_deg_s,
             settings.max_acceleration_deg_s2,
@@ -239,8 +237,7 @@ class RotctldMount:
         if azimuth is None:
             low, high = self._limits.azimuth_deg
             raise BadInput(f"the rotator cannot go to azimuth {azimuth_deg} deg; it is limited to {low:g}..{high:g}")
-        self._target, self._last = (azimuth, elevation_deg), None
-        self._moved_ns = self._clock.utc_ns()
+        self._way.begin(azimuth, elevation_deg, self._clock.utc_ns())
         self._ask("set_pos", lambda lines: parse_values("set_pos", lines), (azimuth, elevation_deg), attempts=1)
 
     def is_slewing(self) -> bool:
@@ -248,28 +245,12 @@ class RotctldMount:
 
         Raises InstrumentFault when it rests short of the target for `settling_s`.
         """
-        if self._target is None:
-            return False
-        reading = self.read_position()
-        here = reading.azimuth_deg, reading.elevation_deg
-        if self._last is None or _distance_deg(here, self._last) > _STILL_DEG:
-            self._last, self._moved_ns = here, reading.utc_ns
-        near = _distance_deg(here, self._target) <= self._settings.tolerance_deg
-        if near and reading.utc_ns - self._moved_ns > self._settings.rests_after_s * NS_PER_S:
-            self._target = None
-            return False
-        if reading.utc_ns - self._moved_ns > self._settings.settling_s * NS_PER_S:
-            wanted, self._target = self._target, None
-            raise InstrumentFault(
-                f"the rotator at {self._link.address} rests at azimuth {here[0]:g} deg, elevation {here[1]:g} deg, but "
-                f"was sent to {wanted[0]:g}, {wanted[1]:g}; check its limits and its power"
-            )
-        return True
+        return self._way.goes_on(self.read_position)
 
     def stop(self) -> None:
         """Stop at once; the rotator forgets its target."""
         self._ask(STOP, lambda lines: parse_values(STOP, lines))
-        self._target = None
+        self._way.end()
 
     def close(self) -> None:
         """Give the link back; commands nothing."""
@@ -314,11 +295,6 @@ class RotctldMount:
             _, lines = self._read_answer(deadline)
         await_silence(self._link, deadline)
         self._link.mark_in_step()
-
-
-def _distance_deg(a: tuple[float, float], b: tuple[float, float]) -> float:
-    """The larger of both axes' angles; a rotator may answer with an azimuth of another turn."""
-    return max(abs((a[0] - b[0] + 180.0) % 360.0 - 180.0), abs(a[1] - b[1]))
 
 
 def connect(address: str, clock: Clock, settings: Settings) -> Mount:

@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drivers.mounts import reading_between, require_direction, try_all
+from drivers.mounts import Way, reading_between, require_direction, try_all
+from groundstation.clock import NS_PER_S
 from groundstation.errors import BadInput, InstrumentFault, WireError
+from groundstation.instruments import MountReading
 
 NS = st.integers(0, 10**9)
 
@@ -50,3 +52,25 @@ def test_a_stop_tries_everything_and_tells_the_first_error():
     assert told.value is first
     assert len(tried) == 3
     try_all(lambda: None)
+
+
+@pytest.mark.parametrize(
+    ("rests_at_deg", "says"),
+    [((359.9, 45.0), [True, True, True, False, False]), ((0.1, 45.2), [True, True, True, False, False])],
+)
+def test_a_rotator_that_rests_near_its_target_has_arrived_also_beyond_north(rests_at_deg, says):
+    way = Way("the address", 0.02, 0.5, 2.0, 5.0)
+    way.begin(0.0, 45.0, 0)
+    places = iter([(350.0, 40.0), (355.0, 43.0), rests_at_deg, rests_at_deg])
+    moments_s = iter([1, 2, 3, 6])
+    assert [way.goes_on(lambda: MountReading(*next(places), next(moments_s) * NS_PER_S, 0.0)) for _ in says] == says
+
+
+def test_a_rotator_that_rests_elsewhere_has_failed_once():
+    way = Way("the address", 0.02, 0.5, 2.0, 5.0)
+    way.begin(30.0, 45.0, 0)
+    stuck = lambda second: lambda: MountReading(5.0, 5.0, second * NS_PER_S, 0.0)  # noqa: E731  a reading of it
+    assert [way.goes_on(stuck(second)) for second in (1, 4, 6)] == [True] * 3
+    with pytest.raises(InstrumentFault, match="the rotator at the address rests at azimuth 5 deg"):
+        way.goes_on(stuck(7))
+    assert not way.goes_on(stuck(8))
