@@ -33,7 +33,8 @@ DRIVER = DriverDescription(
     schemes=("zmq",),
     documentation="IDQ's Python examples, and the manual in part (its SCPI pages 78-87 and 89 were not at hand). Tags "
     "need IDQ's DataLinkTarget service. What an input without a single tag sends in a period is not documented: times "
-    "are refused then. Firmware with TSST# commands is refused.",
+    "are refused then. Between sub-acquisitions it is blind, 0.4 us every 0.25 s, which is not corrected for. Firmware "
+    "with TSST# commands is refused.",
     tested_with="our simulator, and a far end that speaks ZeroMQ by hand; never a device or IDQ's service",
     inputs=4,
 )
@@ -77,7 +78,8 @@ class GeneratorSettings:
 @dataclass(frozen=True)
 class Id900Settings(LinkSettings):
     """The station file's table. `inputs`: those in use, "1" to "4"; `stream_ports`: of inputs 1 to 4, on the host of
-    the data link; `device_address`: the device as the data link sees it, by default the host of the address."""
+    the data link; `device_address`: the device as the data link sees it, by default the host of the address. The last
+    `dead_time_ps` of each `period_s` record nothing, by design. `join_ps`: clicks so close are one event."""
 
     inputs: dict[str, InputSettings] = field(default_factory=lambda: {str(n): InputSettings() for n in _INPUTS})
     generators: dict[str, GeneratorSettings] = field(default_factory=dict)
@@ -224,11 +226,6 @@ class Id900Tagger:
     @property
     def resolution_ps(self) -> float:
         return float(self._resolution_ps)
-
-    @property
-    def periodic_dead_time_ps(self) -> tuple[int, int]:
-        """(period, dead time at its end): between the sub-acquisitions nothing is recorded, by design."""
-        return self._settings.period_ps, self._settings.dead_time_ps
 
     def identify(self) -> Identity:
         """What it said it is."""

@@ -82,7 +82,6 @@ def test_periods_add_up_and_inputs_that_fire_together_are_one_pattern(far_end):
     ]
     assert block.pattern.tolist() == [0b1111, 1, 2, 4, 8, 0b1111] * 3
     assert (block.latest_ps, block.missed, block.notes) == (3 * PERIOD_PS, 0, ())
-    assert tagger.periodic_dead_time_ps == (PERIOD_PS, 400_000)
     tagger.close()
 
 
