@@ -27,6 +27,7 @@ _VOLTS = {"V": 1.0, "MV": 1e-3, "": 1.0}
 _SWITCHES = {"1": "ON", "0": "OFF"}
 _SHOWN = 60
 _CHUNK = 1 << 15  # tags merged at once; of 2^13 to 2^17 the best, with a stable sort (tests/benchmarks/bench_id900.py)
+_MOST_DRIFT = 1e-4  # of the device's clock against the host's
 _BITS = 4  # below the time, while it is sorted
 
 
@@ -148,19 +149,28 @@ class SubAcquisitions:
     messages tells the absolute time. An input that skips a period would be late by a period for ever; but then the
     inputs never have the same count for longer than a moment. So periods are given out only when all counts are
     equal and have been so for `settled_s`; when that does not come true within `patience_s`, InstrumentFault.
+    A period that every input skips is seen by the host's clock: all later ones come late by a period.
     """
 
     def __init__(
-        self, inputs: Sequence[int], period_ps: int, join_ps: int, settled_s: float, patience_s: float
+        self,
+        inputs: Sequence[int],
+        period_ps: int,
+        join_ps: int,
+        period_wall_s: float,
+        settled_s: float,
+        patience_s: float,
     ) -> None:
-        """`inputs`: numbers from 1. `join_ps`: tags of several inputs so close become one pattern."""
-        self._period_ps = period_ps
+        """`inputs`: numbers from 1. `join_ps`: tags of several inputs so close become one pattern. `period_wall_s`:
+        how long a period takes on the clock of `now_s`."""
+        self._period_ps, self._period_wall_s = period_ps, period_wall_s
         self._settled_s, self._patience_s = settled_s, patience_s
         self._waiting: dict[int, deque[Times]] = {number: deque() for number in inputs}
         self._joiner = Joiner(join_ps)
         self._period = 0
         self._last_message_s = 0.0
         self._unsettled_since_s: float | None = None
+        self._promptest_s: tuple[float, float] | None = None  # delay of a period, and when that was
 
     @property
     def begun_ps(self) -> int:
@@ -198,9 +208,18 @@ class SubAcquisitions:
         if self._unsettled_since_s is None:
             return False
         counts = {number: len(messages) for number, messages in self._waiting.items()}
-        if len(set(counts.values())) == 1 and now_s - self._last_message_s >= self._settled_s:
-            return True
-        if now_s - self._unsettled_since_s > self._patience_s:
+        equal = len(set(counts.values())) == 1
+        if equal and now_s - self._last_message_s >= self._settled_s:
+            late_s = self._late_s(self._period + min(counts.values()))
+            if late_s <= self._period_wall_s / 2:
+                return True
+            if now_s - self._unsettled_since_s > self._patience_s:
+                raise InstrumentFault(
+                    f"the periods come {late_s:.3g} s later than before: none of the inputs sent a message for one, so "
+                    "absolute times are unknown; keep every input alive (beacon, dark counts, a generator) and "
+                    "connect again"
+                )
+        elif now_s - self._unsettled_since_s > self._patience_s:
             silent = [str(number) for number, count in counts.items() if count < max(counts.values())]
             raise InstrumentFault(
                 f"input {', '.join(silent) or 'unknown'} sent no message for a period, or too late, so absolute times "
@@ -219,6 +238,17 @@ class SubAcquisitions:
         if not parts:
             return np.empty(0, np.int64), np.empty(0, np.uint8)
         return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+
+    def _late_s(self, periods: int) -> float:
+        """How much later than the promptest one the last of so many periods came, but for the drift of two clocks."""
+        delay_s = self._last_message_s - periods * self._period_wall_s
+        if self._promptest_s is not None:
+            promptest_s, then_s = self._promptest_s
+            late_s = delay_s - promptest_s - _MOST_DRIFT * (self._last_message_s - then_s)
+            if late_s > 0.0:
+                return late_s
+        self._promptest_s = delay_s, self._last_message_s
+        return 0.0
 
     def _merged(self, messages: dict[int, Times]) -> list[tuple[Times, Bits]]:
         """One period, in chunks that stay in cache: runs laid one after the other, with their input's bit below the

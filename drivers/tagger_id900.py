@@ -213,7 +213,12 @@ class Id900Tagger:
         period_s = settings.period_s / speed
         patience_s = max(_PATIENCE_PERIODS * period_s, _PATIENCE_S)
         self._tags = SubAcquisitions(
-            tuple(self._inputs), settings.period_ps, settings.join_ps, _SETTLED_SHARE * period_s, patience_s
+            tuple(self._inputs),
+            settings.period_ps,
+            settings.join_ps,
+            period_s,
+            _SETTLED_SHARE * period_s,
+            patience_s,
         )
         self._streams: dict[int, MessageLink] = {}
         self._transfers: dict[int, str] = {}

@@ -282,7 +282,7 @@ def model(periods, period_ps, join_ps):
 )
 @settings(max_examples=150, deadline=None)
 def test_merging_agrees_with_the_model_in_whatever_order_messages_come(periods, join_ps, data):
-    tags = SubAcquisitions((1, 2, 4), 600, join_ps, 0.0, 1.0)
+    tags = SubAcquisitions((1, 2, 4), 600, join_ps, 0.0, 0.0, 1.0)
     waiting = {n: [message(*p[n]) for p in periods] for n in (1, 2, 4)}
     got = []
     while any(waiting.values()):
@@ -297,7 +297,7 @@ def test_merging_agrees_with_the_model_in_whatever_order_messages_come(periods, 
 def test_many_tags_are_merged_in_chunks_like_a_plain_sort():
     rng = np.random.default_rng(3)
     times = {n: np.sort(rng.integers(0, PERIOD_PS - 400_000, 60_000)) for n in (1, 2, 3, 4)}
-    tags = SubAcquisitions((1, 2, 3, 4), PERIOD_PS, 0, 0.0, 1.0)
+    tags = SubAcquisitions((1, 2, 3, 4), PERIOD_PS, 0, 0.0, 0.0, 1.0)
     for n, column in times.items():
         tags.feed(n, column.astype("<u8").tobytes(), 0.0)
     got, pattern = tags.take()
@@ -306,3 +306,38 @@ def test_many_tags_are_merged_in_chunks_like_a_plain_sort():
     np.bitwise_or.at(bits, where, np.repeat(np.uint8([1, 2, 4, 8]), 60_000))
     assert np.array_equal(got, wanted)
     assert np.array_equal(pattern, bits)
+
+
+@pytest.mark.parametrize("inputs", [(1,), (1, 2)])
+def test_a_period_that_every_input_skips_is_no_time_told_wrong(inputs):
+    tags = SubAcquisitions(inputs, PERIOD_PS, 0, 0.25, 0.03, 1.0)
+
+    def is_ready_after(end_s):
+        for number in inputs:
+            tags.feed(number, message(1000), end_s + 0.01)
+        return tags.is_ready(end_s + 0.05)
+
+    for k in range(4):
+        assert is_ready_after(0.25 * (k + 1))
+        assert tags.take()[0].tolist() == [k * PERIOD_PS + 1000]
+    assert not is_ready_after(1.5)  # nothing came at 1.25 s
+    assert not is_ready_after(1.75)
+    with pytest.raises(InstrumentFault, match="none of the inputs sent a message for one"):
+        tags.is_ready(2.6)
+
+
+def test_a_host_that_was_busy_and_a_clock_that_drifts_are_no_skipped_period():
+    tags = SubAcquisitions((1,), PERIOD_PS, 0, 0.25, 0.03, 1.0)
+    tags.feed(1, message(1), 0.25)
+    assert tags.is_ready(0.3)
+    tags.take()
+    for _ in range(12):  # read in one go, three quarters of a period late
+        tags.feed(1, message(1), 3.45)
+    assert not tags.is_ready(3.5)
+    tags.feed(1, message(1), 3.5)
+    assert tags.is_ready(3.55)
+    assert tags.take()[0].tolist() == [k * PERIOD_PS + 1 for k in range(1, 14)]
+    for k in range(14, 40_000):
+        tags.feed(1, message(1), 0.25 * (k + 1) * (1 + 5e-5))
+        assert tags.is_ready(0.25 * (k + 1) * (1 + 5e-5) + 0.04)
+        tags.take()
