@@ -24,6 +24,7 @@ DRIVER = DriverDescription(
     schemes=("serial", "tcp"),
     documentation="the vendor's client pyS15: every command; ranges and error texts are not documented, and the lines "
     "carry no checksum: settings are read until two answers agree, a measured value that lost a digit cannot be told",
+    tested_with="our simulator, which the vendor's S15lib drives too",
 )
 
 # --- Protocol: bytes to meaning and back, no I/O ---------------------------------------------------------

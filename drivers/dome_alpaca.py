@@ -20,7 +20,7 @@ DRIVER = DriverDescription(
     capability="dome",
     schemes=("http",),
     documentation="ASCOM Alpaca Device API v1, complete for what a dome needs",
-    tested_with="scripted answers of the API only",
+    tested_with="scripted answers of the API, and our simulator, which alpyca turns too",
 )
 
 Shutter = Literal["open", "opening", "closed", "closing", "error"]

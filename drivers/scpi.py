@@ -21,6 +21,7 @@ T = TypeVar("T")
 END = b"\n"
 LONGEST_BLOCK_BYTES = 8 << 20
 _NUMBER = re.compile(rb"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
+_INFINITY = 9.9e37
 
 
 class ScpiError(NamedTuple):
@@ -47,9 +48,10 @@ def parse_error(line: bytes) -> ScpiError:
 
 
 def parse_number(line: bytes) -> float:
-    """A finite decimal number on a line of its own. Raises WireError."""
+    """A decimal number on a line of its own. Raises WireError, also for what SCPI-99 says instead: 9.9E37 is infinity,
+    9.91E37 no number."""
     value = float(line) if _NUMBER.fullmatch(line := line.strip()) else math.nan
-    if not math.isfinite(value):
+    if not abs(value) < _INFINITY:
         raise WireError(f"the instrument answered {line[:80]!r} where a number was expected; check the cable")
     return value
 

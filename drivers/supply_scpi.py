@@ -27,6 +27,7 @@ DRIVER = DriverDescription(
         "and how it names its outputs. A serial line has no checksum: settings are read until two answers agree, but a "
         "measured value can carry a bit error"
     ),
+    tested_with="our simulator, which pyvisa-py drives too",
 )
 
 # --- Protocol: which text asks which output --------------------------------------------------------------

@@ -38,6 +38,7 @@ DRIVER = DriverDescription(
         "was set, and a latched nanowire behind it shows only in its counts (drivers.latching) or on a voltmeter. The "
         "format of BATS? is not at hand; the battery shows in OVSR? only"
     ),
+    tested_with="our simulator, which pyvisa-py drives too",
 )
 
 # --- Protocol: bytes to meaning and back, no I/O ---------------------------------------------------------
@@ -129,8 +130,8 @@ class Mainframe:
             question.encode("ascii") + b"\n", lambda: parse(self._link.read_until(b"\n").rstrip(b"\r\n"))
         )
 
-    def ask_module(self, slot: int, question: str, parse: Callable[[bytes], T]) -> T:
-        """The same to a module."""
+    def ask_module(self, slot: int, question: str, parse: Callable[[bytes], T], attempts: int = 2) -> T:
+        """The same to a module. A register that reading clears is asked once only: the second answer would be 0."""
 
         def read() -> T:
             answer, deadline = b"", monotonic_s() + self._link.timeout_s
@@ -146,7 +147,7 @@ class Mainframe:
                     raise WireError(f"{self._link.address} sent {extra[:40]!r} where a block should end")
             return parse(answer.rstrip(b"\r\n"))
 
-        return self._conversation.ask(to_module(slot, question), read)
+        return self._conversation.ask(to_module(slot, question), read, attempts)
 
     def tell_module(self, slot: int, command: str) -> None:
         """A command that nothing answers."""
@@ -258,7 +259,7 @@ class Sim928:
 
     def troubles(self, output: int) -> tuple[str, ...]:
         """Overloads, switches and faults of the battery since the last time; reading forgets them."""
-        return self._mainframe.ask_module(self._slot(output), "OVSR?", parse_overloads)
+        return self._mainframe.ask_module(self._slot(output), "OVSR?", parse_overloads, attempts=1)
 
     def close(self) -> None:
         """Give the link back; the outputs stay as they are. Idempotent."""
@@ -299,11 +300,11 @@ class Sim928:
     def _reason(self, slot: int) -> str:
         """What the module's error registers say, "" when they say nothing."""
         try:
-            events = self._mainframe.ask_module(slot, "*ESR?", parse_integer)
+            events = self._mainframe.ask_module(slot, "*ESR?", parse_integer, attempts=1)
             reasons = [
                 names.get(code, f"{question} {code}")
                 for bit, question, names in ((16, "LEXE?", _EXECUTION), (32, "LCME?", _COMMAND))
-                if events & bit and (code := self._mainframe.ask_module(slot, question, parse_integer))
+                if events & bit and (code := self._mainframe.ask_module(slot, question, parse_integer, attempts=1))
             ]
         except GroundStationError:  # the refusal is what counts
             return ""

@@ -39,6 +39,7 @@ DRIVER = DriverDescription(
     schemes=("serial", "tcp"),
     documentation="the vendor's Python clients (pyS15, Timestamp_TDC1); no complete list of commands is published",
     inputs=4,
+    tested_with="our simulator, which the vendor's S15lib reads too",
 )
 
 # --- Protocol: bytes to meaning and back, no I/O ---------------------------------------------------------

@@ -23,6 +23,7 @@ DRIVER = DriverDescription(
     schemes=("serial", "tcp"),
     documentation="The sentences are documented openly. They tell of a fix, not of the lock of an oscillator, its "
     "offset or holdover; and a receiver that has no almanac yet may be wrong by leap seconds without saying so",
+    tested_with="our simulator, which gpsd reads too",
 )
 
 # --- Protocol: bytes to meaning and back, no I/O ---------------------------------------------------------

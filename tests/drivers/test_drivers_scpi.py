@@ -47,7 +47,9 @@ def test_the_forms_of_the_standards_are_understood():
     assert [number_text(value) for value in (5.0, -0.0250, 1e-9, -1e-9, 1234.5)] == ["5", "-0.025", "0", "0", "1234.5"]
 
 
-@pytest.mark.parametrize("line", [b"", b"1e999", b"nan", b"0x10", b"1 2", b"1_0", b"9.91E37V", "１".encode()])
+@pytest.mark.parametrize(
+    "line", [b"", b"1e999", b"+9.91000000E+37", b"-9.9E37", b"nan", b"0x10", b"1 2", b"1_0", b"9.91E37V", "１".encode()]
+)
 def test_what_is_no_number_is_refused(line):
     with pytest.raises(WireError):
         parse_number(line)
