@@ -8,6 +8,7 @@ GROUNDSTATION_WITNESSES=required, as in CI, they fail with that sentence.
 import importlib.util
 import os
 import shutil
+import time
 
 import pytest
 from hypothesis import settings
@@ -77,3 +78,9 @@ def _miss(sentence: str) -> None:
     if os.environ.get("GROUNDSTATION_WITNESSES") == "required":
         pytest.fail(sentence, pytrace=False)
     pytest.skip(sentence)
+
+
+@pytest.fixture
+def fast_clock():
+    """The text of a clock whose world runs so many times faster than the wall."""
+    return lambda speed, utc_ns=1_482_166_140_000_000_000: f"{utc_ns}:{time.monotonic_ns()}:{float(speed)}"

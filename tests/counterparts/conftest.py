@@ -33,12 +33,6 @@ def start_serial(start):
 
 
 @pytest.fixture
-def fast_clock():
-    """The text of a clock whose world runs so many times faster than the wall."""
-    return lambda speed, utc_ns=1_482_166_140_000_000_000: f"{utc_ns}:{time.monotonic_ns()}:{float(speed)}"
-
-
-@pytest.fixture
 def eventually():
     """Poll until something is true."""
 
