@@ -55,11 +55,11 @@ def assert_kept(get: Callable[[], float], set_value: Callable[[float], None], st
 @pytest.mark.disturb(2)
 def test_a_reset_gives_the_bias_back(nanowires: NanowireDetector) -> None:
     before = nanowires.bias_ua(1)
-    biased = before or 10.0
-    nanowires.set_bias_ua(1, biased)
+    if not before:
+        pytest.skip("channel 1 has no bias; set its operating point first")
     try:
         nanowires.reset(1)
-        assert nanowires.bias_ua(1) == pytest.approx(biased, abs=0.2)
+        assert nanowires.bias_ua(1) == pytest.approx(before, abs=0.2)
         assert not nanowires.latched(1)
     finally:
         nanowires.set_bias_ua(1, before)

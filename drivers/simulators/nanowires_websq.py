@@ -48,7 +48,7 @@ _UPDATE_WALL_S = 0.1
 class WebSq:
     """The electronics: labels and their values, and what each command does to the wires."""
 
-    def __init__(self, world: World, loop: Loop, channels: int) -> None:
+    def __init__(self, world: World, loop: Loop, channels: int, bias_ua: float) -> None:
         self._world, self._loop = world, loop
         self._special = world.faults.special
         dark_hz = world.parameters.detectors.dark_hz
@@ -65,7 +65,7 @@ class WebSq:
             "NumberOfDetectors": channels,
             "DetectorEnable": "disabled" not in self._special,
             "InptMeasurementPeriod": 100.0,
-            "BiasCurrent": [0.0] * channels,
+            "BiasCurrent": [bias_ua] * channels,
             "TriggerLevel": [20.0] * channels,
             "BiasVoltage": [0.0] * channels,
             "BiasCurrentAutoIV": [0.0] * channels,
@@ -346,12 +346,15 @@ def main() -> None:
     parser = arguments("A simulated Single Quantum driver of superconducting nanowires.")
     parser.add_argument("--counts-address", metavar="ADDR", help="tcp://127.0.0.1:PORT of the counts (0 = any)")
     parser.add_argument("--channels", type=int, default=4, help="1 to 4 (default 4)")
+    parser.add_argument("--bias-ua", type=float, default=0.0, metavar="UA", help="of every wire at first (default 0)")
     options = parser.parse_args()
-    if options.channels not in range(1, 5):
-        raise BadInput(f"--channels is {options.channels}; it must be 1 to 4")
+    if options.channels not in range(1, 5) or not abs(options.bias_ua) <= _BIAS_LIMIT_UA:
+        raise BadInput(
+            f"--channels {options.channels} --bias-ua {options.bias_ua}: give 1 to 4, and {_BIAS_LIMIT_UA} uA at most"
+        )
     world = world_of(options)
     loop = Loop(world.clock)
-    websq = WebSq(world, loop, options.channels)
+    websq = WebSq(world, loop, options.channels, options.bias_ua)
     address = serve_lines(loop, world.faults, options, websq.receiver, over_tcp=True, joined=websq.join)
     counts = CountsPort(websq, world, loop, options.counts_address)
     loop.supervise(options)
