@@ -224,35 +224,37 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         return
     terminalreporter.section("devices")
     for name, found in shown.items():
-        tests = ", ".join(f"{number} {outcome}" for outcome, number in found["tests"].items())
+        tests = ", ".join(f"{len(names)} {outcome}" for outcome, names in found["tests"].items())
         terminalreporter.write_line(f"{name} ({found['driver']}, {found['kind']}): {tests}")
         for quantity, value in found["measured"].items():
             terminalreporter.write_line(f"    {quantity}: {value}")
-        for failure in found["failed"]:
-            terminalreporter.write_line(f"    failed: {failure}")
+        for outcome, names in found["tests"].items():
+            for test in names:
+                terminalreporter.write_line(f"    {outcome}: {test}")
 
 
 def _report(stats: Mapping[str, Sequence[Any]]) -> dict[str, dict[str, Any]]:
+    """By device: its driver, what was measured, and the tests of each outcome in words."""
     found: dict[str, dict[str, Any]] = {}
     for outcome in ("passed", "failed", "skipped", "error"):
         for report in stats.get(outcome, ()):
             properties = dict(getattr(report, "user_properties", ()))
             if "device" not in properties:
                 continue
+            name = properties["device"]
             device = found.setdefault(
-                properties["device"],
-                {
-                    "driver": properties["driver"],
-                    "kind": properties["kind"],
-                    "tests": {},
-                    "measured": {},
-                    "failed": [],
-                },
+                name, {"driver": properties["driver"], "kind": properties["kind"], "tests": {}, "measured": {}}
             )
-            device["tests"][outcome] = device["tests"].get(outcome, 0) + 1
-            if outcome in ("failed", "error"):
-                device["failed"].append(report.nodeid.partition("::")[2])
-            for name, value in properties.items():
-                if name.startswith("measured "):
-                    device["measured"][name.removeprefix("measured ")] = value
+            device["tests"].setdefault(outcome, []).append(_in_words(report, name))
+            for key, value in properties.items():
+                if key.startswith("measured "):
+                    device["measured"][key.removeprefix("measured ")] = value
     return dict(sorted(found.items(), key=lambda item: (item[1]["kind"], item[0])))
+
+
+def _in_words(report: Any, device: str) -> str:
+    """`test_a_bias_is_kept[spd-1.0]` is `a bias is kept (1.0)`; a skipped one with its reason."""
+    name, _, values = report.nodeid.rpartition("::")[2].partition("[")
+    value = values.removesuffix("]").removeprefix(device).removeprefix("-")
+    why = report.longrepr[2].removeprefix("Skipped: ") if report.outcome == "skipped" else value
+    return name.removeprefix("test_").replace("_", " ") + (f" ({why})" if why else "")

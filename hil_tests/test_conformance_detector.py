@@ -24,13 +24,16 @@ def test_it_reads_plausible_values(detector: Detector) -> None:
     assert -120 < detector.temperature_setpoint_c() < 60
 
 
-def test_counting_takes_the_integration_time_and_gives_a_whole_number(detector: Detector, device) -> None:
+def test_counting_takes_the_integration_time_and_gives_a_whole_number(
+    detector: Detector, device, measured: Callable[[str, object], None]
+) -> None:
     for integration_s in (0.1, 1.0):
         started_ns = device.clock.utc_ns()
         counts = detector.counts(integration_s)
         assert isinstance(counts, int)
         assert counts >= 0
         assert device.clock.utc_ns() - started_ns >= 0.9 * integration_s * 1e9
+        measured(f"counts in {integration_s:g} s", counts)
 
 
 @pytest.mark.parametrize("integration_s", [0.0, -1.0, float("nan")])
@@ -52,6 +55,17 @@ def test_the_temperature_setpoint_keeps_what_it_is_given_and_is_put_back(detecto
 @pytest.mark.disturb(2)
 def test_the_bias_keeps_what_it_is_given_and_is_put_back(detector: Detector) -> None:
     assert_kept(detector.bias_v, detector.set_bias_v, -5.0 if detector.bias_v() > 5.0 else 5.0, 0.5)
+
+
+@pytest.mark.disturb(2)
+def test_the_cooling_is_switched_and_put_back(detector: Detector) -> None:
+    before = detector.is_cooling()
+    try:
+        detector.switch_cooling(not before)
+        assert detector.is_cooling() is not before
+    finally:
+        detector.switch_cooling(before)
+    assert detector.is_cooling() is before
 
 
 def assert_kept(get: Callable[[], float], set_value: Callable[[float], None], step: float, tolerance: float) -> None:
