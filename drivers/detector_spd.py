@@ -65,6 +65,13 @@ def parse_number(line: bytes) -> float:
     return value
 
 
+def parse_switch(line: bytes) -> bool:
+    """0 or 1. Raises WireError."""
+    if line.strip() not in (b"0", b"1"):
+        raise WireError(f"the detector answered {line!r} where 0 or 1 was expected; check the cable")
+    return line.strip() == b"1"
+
+
 def parse_counts(line: bytes) -> int:
     """A whole number, not negative. Raises WireError."""
     value = parse_number(line)
@@ -137,8 +144,22 @@ class SpdDetector:
         return self._setting("settemp", self._settings.temperature_tolerance_c)
 
     def set_temperature_setpoint_c(self, temperature_c: float) -> None:
-        """Raises InstrumentFault when it does not read back."""
+        """Cools only while `is_cooling`. Raises InstrumentFault when it does not read back."""
         self._set("settemp", temperature_c, self._settings.temperature_tolerance_c, "C")
+
+    def is_cooling(self) -> bool:
+        """Whether its control loop holds the temperature at the setpoint; else the diode is as warm as the room."""
+        return self._conversation.agreed(lambda: self._query("loop?", parse_switch), "loop?")
+
+    def switch_cooling(self, on: bool) -> None:
+        """Raises InstrumentFault when it does not read back."""
+        with self._link.exchange():
+            self._conversation.tell(command("loop", on))
+            if self.is_cooling() is not on:
+                raise InstrumentFault(
+                    f"the detector at {self._link.address} did not switch its cooling {'on' if on else 'off'}; "
+                    "switch it off and on, then try again"
+                )
 
     def counts(self, integration_s: float) -> int:
         """Counts over `integration_s` of world time; the answer comes when it is over. Not repeated."""

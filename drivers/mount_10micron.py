@@ -43,6 +43,7 @@ DRIVER = DriverDescription(
 
 _AT_ONCE = 20  # points in one write; MountWizzard4 sends them all and counts the replies
 _POLL_S = 0.05
+_BRAKING_MARGIN = 2.0  # times what its highest rate and acceleration say
 _NEAR_DEG = 0.02
 
 
@@ -143,19 +144,24 @@ class TenMicronMount:
         return _slews(self._ready_to_move())
 
     def stop(self) -> None:
-        """Halt every motion, tracking too, and see the mount give it up; it may still be coming to rest.
+        """Halt every motion, tracking too, and return when the mount says that it is at rest.
 
-        Raises InstrumentFault when it goes on.
+        That is at once when it stands, and after the seconds of world time that it needs to brake when it slews. The
+        command may be lost on the way, so it is repeated meanwhile. Raises InstrumentFault when the mount goes on.
         """
-        deadline = monotonic_s() + self._link.timeout_s
+        braking_s = self._settings.max_rate_deg_s / self._settings.max_acceleration_deg_s2
+        patience_s = _BRAKING_MARGIN * braking_s + self._link.timeout_s * self._clock.speed
         with self._link.exchange():
+            deadline_ns = self._clock.utc_ns() + round(patience_s * NS_PER_S)
             while True:
                 self._tell("STOP")
                 info = self._query(INFO, parse_info)
-                if info.state not in tenmicron.RESTLESS:
+                if not (info.slewing or info.state in tenmicron.MOVING):
                     return
-                if monotonic_s() > deadline:
-                    raise InstrumentFault(f"the mount was told to stop and is {STATES[info.state]}; use its stop key")
+                if self._clock.utc_ns() > deadline_ns:
+                    raise InstrumentFault(
+                        f"the mount was told to stop and is still {STATES[info.state]}; use its stop key"
+                    )
                 sleep_wall_s(_POLL_S)
 
     def park(self) -> None:

@@ -60,8 +60,8 @@ STATES: Mapping[int, str] = MappingProxyType(
 )
 PARKED = 5
 SLEWING = frozenset((2, 3, 4, 6))
-RESTLESS = frozenset((0, 3, 4, 9, 10))
-"""States in which the mount moves without end, or on its own account."""
+MOVING = SLEWING | {0, 9, 10}
+"""States in which the mount slews, comes to rest or follows the sky."""
 TROUBLE: Mapping[int, str] = MappingProxyType(
     {
         8: "its motors are too cold to move; wait until its heaters have warmed them",

@@ -1,7 +1,8 @@
 """The capabilities that a driver may offer to the station. Nothing here knows a wire or a model.
 
 A driver module offers `connect(address, clock, settings)`, which returns an object with one of these capabilities,
-and a constant `DRIVER` that describes it. `settings` is the entry's own table of the station file.
+and a constant `DRIVER` that describes it. `settings` is the entry's own table of the station file. One whose
+`connect` sets something at the instrument offers `probe(address, clock, settings)` too, which only asks who it is.
 """
 
 from collections.abc import Mapping, Sequence
@@ -164,6 +165,11 @@ class Detector(Protocol):
     def temperature_setpoint_c(self) -> float: ...
 
     def set_temperature_setpoint_c(self, temperature_c: float) -> None: ...
+
+    def is_cooling(self) -> bool:
+        """Whether the temperature is held at the setpoint."""
+
+    def switch_cooling(self, on: bool) -> None: ...
 
     def counts(self, integration_s: float) -> int:
         """Counts over a fresh integration; blocks until it is over."""

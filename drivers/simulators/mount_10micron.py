@@ -6,7 +6,8 @@ A command is `:NAME...#`; what stands before a colon is skipped, several may com
 kinds: none, one character without `#`, or text that ends in `#`. An unknown command is not answered (free). The mount
 computes passes of an element set by itself (`:TLEP`), or takes a path of points one second apart (`:TRNEW`), and
 follows either on its own clock. Special faults: "needs_user_ok" (Gstat 11) and "motors_cold" (Gstat 8), both of which
-refuse every motion, "more_ginfo_fields" (`:Ginfo` has more fields than today's).
+refuse every motion, "more_ginfo_fields" (`:Ginfo` has more fields than today's), "deaf_to_stop" (`:STOP` and `:Q` do
+nothing).
 Sources: INDI `lx200_10micron.cpp` (quotes the vendor's command text), MountWizzard4 @55e9761 `mountcontrol/`, and the
 Go client gotenmicron for spacing and number of points, units and ranges of the offsets.
 """
@@ -188,24 +189,30 @@ class Mount:
         if self._blocked():
             return NEEDS_USER_OK if "needs_user_ok" in self._special else MOTORS_COLD
         if self._flight is not None and self._state == SATELLITE:
-            return {"V": SLEWING, "P": NOT_TRACKING, "S": SLEWING, "T": SATELLITE}[self._phase()]
+            return {"V": SLEWING, "P": NOT_TRACKING, "S": SLEWING, "T": SATELLITE, "Q": NOT_TRACKING}[self._phase()]
         return self._state
 
     def _moves(self) -> bool:
         return self._gstat() in (PARKING, TO_HOME, SLEWING)
 
     def _blocked(self) -> bool:
-        return bool(self._special & {"needs_user_ok", "motors_cold"})
+        return "needs_user_ok" in self._special or "motors_cold" in self._special
 
     def _catch_up(self) -> None:
         """What is over by now becomes what follows."""
         now_ns = self._loop.clock.utc_ns()
-        if self._arrival is not None and not any(self._axes.is_slewing(axis, now_ns) for axis in _AXES):
+        if self._arrival is not None and self._rests(now_ns):
             self._state, self._arrival = self._arrival, None
             if self._state == TRACKING:
                 self._track()
         if self._state == SATELLITE:
             self._phase()
+
+    def _rests(self, utc_ns: int) -> bool:
+        """No slew is under way, and neither axis turns."""
+        axes = self._axes
+        turns = any(axis.state(utc_ns)[1] for axis in (axes.azimuth, axes.elevation))
+        return not (turns or any(axes.is_slewing(axis, utc_ns) for axis in _AXES))
 
     # --- Settings: one character
 
@@ -271,8 +278,10 @@ class Mount:
                 self._track()
             case "AL" | "RT9":
                 self._halt(NOT_TRACKING)
+            case "STOP" | "Q" if "deaf_to_stop" in self._special:
+                pass
             case "STOP" | "Q":
-                self._halt(STOPPED)
+                self._come_to_rest()
             case "Qe" | "Qw" | "Qn" | "Qs":
                 self._axes.set_rate("azimuth" if command[1] in "ew" else "elevation", 0.0, self._loop.clock.utc_ns())
             case "RG" | "RC" | "RM" | "RS":
@@ -297,7 +306,7 @@ class Mount:
     def _slew(self, azimuth_deg: float, elevation_deg: float, then: int, meanwhile: int) -> bool:
         if self._state == PARKED or self._blocked():
             return False
-        self._leave_satellite()
+        self._leave_motion()
         now_ns = self._loop.clock.utc_ns()
         self._state, self._arrival = meanwhile, then
         self._axes.go_to("azimuth", azimuth_deg, now_ns)
@@ -305,17 +314,22 @@ class Mount:
         return True
 
     def _halt(self, state: int) -> None:
-        self._leave_satellite()
+        self._leave_motion()
         self._axes.stop(self._loop.clock.utc_ns())
-        self._arrival = None
         if self._state != PARKED:
             self._state = state
+
+    def _come_to_rest(self) -> None:
+        """Brake; until it stands it is slewing, as Gstat 6 means both."""
+        self._halt(STOPPED)
+        if self._state != PARKED and not self._rests(self._loop.clock.utc_ns()):
+            self._state, self._arrival = SLEWING, STOPPED
 
     def _track(self) -> None:
         """Follow the stars from where it points."""
         if self._state == PARKED or self._blocked():
             return
-        self._leave_satellite()
+        self._leave_motion()
         ascension, declination = self._equatorial(self._loop.clock.utc_ns())
         place = self._place
         self._state = TRACKING
@@ -324,15 +338,16 @@ class Mount:
     def _press(self, arrow: str) -> None:
         if self._state == PARKED or self._blocked():
             return
-        self._leave_satellite()
+        self._leave_motion()
         fastest = self._telescope.parameters.max_rate_deg_s * 3600.0
         rate = fastest if self._arrow_rate is None else self._arrow_rate * _SIDEREAL_ARCSEC_S
         self._state = NOT_TRACKING
         axis = _AXES[arrow in "ns"]
         self._axes.set_rate(axis, rate if arrow in "ne" else -rate, self._loop.clock.utc_ns())
 
-    def _leave_satellite(self) -> None:
+    def _leave_motion(self) -> None:
         self._follower.release()
+        self._arrival = None
         self._flight = None
         self._caught = False
 
@@ -355,8 +370,8 @@ class Mount:
         now_ns, transit = self._loop.clock.utc_ns(), self._paths.transit
         if now_ns > transit.stop_ns:
             return "Q"
-        self._leave_satellite()
-        self._arrival, self._state = None, SATELLITE
+        self._leave_motion()
+        self._state = SATELLITE
         self._offsets.clear()
         self._flight = _Flight(transit, began_late=now_ns > transit.start_ns)
         self._follower.follow(self._offsets.added_to(transit.path))

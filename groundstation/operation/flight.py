@@ -124,6 +124,7 @@ class Flight:
         for name, detector in self._detectors.items():
             self._turn()
             detector.set_temperature_setpoint_c(self._plan.detector_temperature_c)
+            detector.switch_cooling(True)
             detector.set_bias_v(self._plan.detector_bias_v)
             self._logbook.event("command", f"detector {name}: bias {self._plan.detector_bias_v} V")
         self._asked(self._following.load)

@@ -5,11 +5,12 @@ import threading
 import time
 
 import pytest
+from faulty_proxy import eventually, simulator
 from hypothesis import given
 from hypothesis import strategies as st
 from scripted_far_end import Expect, HangUp, Reply, SocketLine, Step, Wait, reply, scripted_pty, serving
 
-from drivers.detector_spd import command, connect, parse_counts, parse_identity, parse_number
+from drivers.detector_spd import command, connect, parse_counts, parse_identity, parse_number, parse_switch
 from groundstation.clock import SimulatedClock, SystemClock
 from groundstation.errors import (
     BadInput,
@@ -34,7 +35,7 @@ def test_commands_are_those_of_the_vendors_client() -> None:
 
 @given(st.binary(max_size=30))
 def test_any_line_is_understood_or_refused_as_a_wire_error(line: bytes) -> None:
-    for parse in (parse_identity, parse_number, parse_counts):
+    for parse in (parse_identity, parse_number, parse_switch, parse_counts):
         with contextlib.suppress(WireError):
             parse(line)
 
@@ -104,6 +105,43 @@ def test_a_setting_that_does_not_read_back_is_a_fault_that_names_both_values() -
         with pytest.raises(InstrumentFault, match=r"threshvolt 9 V.*0\.1 V"):
             detector.set_threshold_v(9.0)
         detector.close()
+
+
+def test_the_cooling_is_switched_and_read_back_twice() -> None:
+    with scripted_pty(
+        *IDENTIFY,
+        Expect(b"loop 1\r\nloop?\r\n"),
+        reply(b"1\r\n"),
+        Expect(b"loop?\r\n"),
+        reply(b"1\r\n"),
+        Expect(b"loop 0\r\nloop?\r\n"),
+        reply(b"0\r\n"),
+        Expect(b"loop?\r\n"),
+        reply(b"1\r\n"),
+        Expect(b"loop?\r\n"),
+        reply(b"1\r\n"),
+    ) as address:
+        detector = connect(address, CLOCK, {})
+        detector.switch_cooling(True)
+        with pytest.raises(InstrumentFault, match="did not switch its cooling off"):
+            detector.switch_cooling(False)
+        detector.close()
+
+
+def test_the_diode_is_cold_only_while_it_is_cooled() -> None:
+    clock = SimulatedClock(1_482_166_140_000_000_000, time.monotonic_ns(), 100.0)
+    with (
+        simulator("detector_spd", "--clock", clock.text()) as address,
+        contextlib.closing(connect(address, clock, {})) as detector,
+    ):
+        detector.switch_cooling(False)
+        detector.set_temperature_setpoint_c(-15.0)
+        assert not detector.is_cooling()
+        assert detector.temperature_setpoint_c() == -15.0
+        eventually(lambda: detector.temperature_c() > 19.9)
+        detector.switch_cooling(True)
+        assert detector.is_cooling()
+        eventually(lambda: detector.temperature_c() < -14.9)
 
 
 def test_nothing_is_sent_for_a_value_that_is_none_or_above_the_stations_limit() -> None:

@@ -2,11 +2,15 @@
 
 import contextlib
 import math
+import socket
+import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
 
 import numpy as np
 import pytest
+from faulty_proxy import FaultyProxy, eventually, simulator
 from hypothesis import given
 from hypothesis import strategies as st
 from scripted_far_end import Expect, Step, reply, scripted_pty
@@ -248,12 +252,80 @@ def test_a_mount_that_cannot_move_says_why(state: int, words: str) -> None:
         mount.close()
 
 
-def test_stopping_goes_on_until_the_mount_gives_up_its_satellite() -> None:
-    steps = (Expect(b":STOP#:Ginfo#"), info(10), Expect(b":STOP#:Ginfo#"), info(1))
+@pytest.mark.parametrize("moving", [(), (10,), (2, 6), (6, 6, 6)])
+def test_stopping_goes_on_until_the_mount_says_that_it_stands(moving: tuple[int, ...]) -> None:
+    steps = [step for state in (*moving, 1) for step in (Expect(b":STOP#:Ginfo#"), info(state))]
     with scripted_pty(*IDENTIFY, *steps) as address:
         mount = connected(address)
         mount.stop()
         mount.close()
+
+
+class LosesFirstStop(FaultyProxy):
+    """The first `:STOP#` does not arrive."""
+
+    lost = 0
+
+    def _pass_on(self, sink: socket.socket, data: bytes, to_client: bool) -> None:
+        if not to_client and not self.lost and b":STOP#" in data:
+            self.lost, data = 1, data.replace(b":STOP#", b"", 1)
+        super()._pass_on(sink, data, to_client)
+
+
+@pytest.fixture
+def fast() -> SimulatedClock:
+    """Ten times the wall."""
+    return SimulatedClock(parse_julian_date("2458352.10403639")[0], time.monotonic_ns(), 10.0)
+
+
+@contextlib.contextmanager
+def slewing(clock: SimulatedClock, address: str, then: str) -> Iterator[TenMicronMount]:
+    """A mount on its long way to a direction, or back to its park position."""
+    mount = connect(address, clock, {"timeout_s": 0.5})
+    assert isinstance(mount, TenMicronMount)
+    with contextlib.closing(mount):
+        mount.go_to(170.0, 80.0)
+        eventually(lambda: mount.read_position().azimuth_deg > 60.0)
+        if then == "park":
+            mount.park()
+            eventually(lambda: mount.read_position().azimuth_deg < 55.0)
+        yield mount
+
+
+def assert_stands(mount: TenMicronMount) -> None:
+    first = mount.read_position()
+    time.sleep(0.2)
+    second = mount.read_position()
+    assert (first.azimuth_deg, first.elevation_deg) == pytest.approx(
+        (second.azimuth_deg, second.elevation_deg), abs=0.001
+    )
+    assert not mount.is_slewing()
+
+
+@pytest.mark.parametrize("then", ["go on", "park"])
+def test_a_stop_that_is_lost_on_the_way_is_repeated_until_the_mount_stands(fast: SimulatedClock, then: str) -> None:
+    with simulator("mount_10micron", "--clock", fast.text()) as target:
+        proxy = LosesFirstStop(target)
+        with contextlib.closing(proxy), slewing(fast, proxy.address, then) as mount:
+            mount.stop()
+            assert_stands(mount)
+            assert proxy.lost
+
+
+def test_a_stop_during_a_slew_returns_when_the_mount_stands(fast: SimulatedClock) -> None:
+    with simulator("mount_10micron", "--clock", fast.text()) as address, slewing(fast, address, "go on") as mount:
+        mount.stop()
+        assert_stands(mount)
+
+
+def test_a_mount_that_does_not_obey_the_stop_is_a_fault_within_the_time_that_it_may_brake(fast: SimulatedClock) -> None:
+    deaf = ("--clock", fast.text(), "--faults", '{"special": ["deaf_to_stop"]}')
+    with simulator("mount_10micron", *deaf) as address, slewing(fast, address, "go on") as mount:
+        began_ns = fast.utc_ns()
+        with pytest.raises(InstrumentFault, match=r"^the mount was told to stop and is still slewing.*stop key$"):
+            mount.stop()
+        braking_s, timeout_s = 2 * 12.0 / 5.0, 0.5 * fast.speed
+        assert braking_s + timeout_s <= (fast.utc_ns() - began_ns) / SECOND_NS < braking_s + timeout_s + 5.0
 
 
 def test_rates_are_refused_with_the_reason() -> None:

@@ -81,8 +81,8 @@ class FakeDetector:
     """Takes its settings and cools at once, unless told that it is broken."""
 
     def __init__(self, temperature_c=20.0, cools=True, broken=False):
-        self._temperature_c, self._cools, self.broken = temperature_c, cools, broken
-        self.bias, self.history = 0.0, []
+        self._temperature_c, self._setpoint_c, self._cools, self.broken = temperature_c, temperature_c, cools, broken
+        self.bias, self.history, self.cooling = 0.0, [], False
 
     def identify(self):
         return Identity("detector")
@@ -98,12 +98,19 @@ class FakeDetector:
 
     def temperature_c(self):
         self._check()
-        return self._temperature_c
+        return self._setpoint_c if self._cools and self.cooling else self._temperature_c
 
     def set_temperature_setpoint_c(self, temperature_c):
         self._check()
-        if self._cools:
-            self._temperature_c = temperature_c
+        self._setpoint_c = temperature_c
+
+    def is_cooling(self):
+        self._check()
+        return self.cooling
+
+    def switch_cooling(self, on):
+        self._check()
+        self.cooling = on
 
     def counts(self, integration_s):
         self._check()

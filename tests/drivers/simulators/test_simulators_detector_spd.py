@@ -76,6 +76,20 @@ def test_the_temperature_settles_exponentially_in_world_time(start, fast_clock):
         assert (d + 20.0) / (c + 20.0) == pytest.approx(math.exp(-(t - s) / 5.0), rel=0.1)
 
 
+def test_with_the_loop_off_it_drifts_to_ambient_whatever_is_set(start, fast_clock, eventually):
+    line = start("detector_spd", "--clock", fast_clock(200)).line()
+
+    def celsius():
+        return float(line.ask_line(b"temp?;"))
+
+    eventually(lambda: celsius() < -19.5)
+    line.write(b"loop 0;settemp -30;")
+    eventually(lambda: celsius() > 19.5)
+    assert float(line.ask_line(b"settemp?;")) == -30.0
+    line.write(b"loop 1;")
+    eventually(lambda: celsius() < -29.5)
+
+
 def test_bias_sets_efficiency_and_dark_counts_of_its_own_detector(start, tmp_path, board, fast_clock, eventually):
     program = start("detector_spd", "--detector", 3, "--world", tmp_path / "world", "--clock", fast_clock(500))
     line = program.line()

@@ -5,10 +5,15 @@ import time
 import numpy as np
 import pytest
 
+from drivers.simulators.faults import Faults
+from drivers.simulators.mount_10micron import Mount
+from drivers.simulators.program import Loop, World
 from groundstation.clock import NS_PER_S, clock_from_text
 from groundstation.passes.elements import ElementSet
 from groundstation.passes.orbit import EarthOrientation, Orbit, Site
 from groundstation.passes.prediction import find_passes
+from groundstation.simulation.blackboard import Blackboard
+from groundstation.simulation.parameters import WorldParameters
 
 SITE = Site("Xinglong", 40.39587, 117.57746, 890.0)
 PLACE = ("--latitude", "40.39587", "--longitude", "117.57746", "--height", "890")
@@ -33,16 +38,21 @@ class Socket:
 
     def read_answer(self):
         while b"#" not in self.waiting:
-            self.waiting += self.socket.recv(4096)
+            self._receive()
         answer, _, self.waiting = self.waiting.partition(b"#")
         return answer.decode("ascii")
 
     def ask_character(self, command):
         self.socket.sendall(command)
         while not self.waiting:
-            self.waiting += self.socket.recv(4096)
+            self._receive()
         character, self.waiting = self.waiting[:1], self.waiting[1:]
         return character
+
+    def _receive(self):
+        data = self.socket.recv(4096)
+        assert data, "the mount hung up"
+        self.waiting += data
 
     def info(self):
         """Azimuth, elevation, UTC ns and Gstat of `:Ginfo#`."""
@@ -135,7 +145,31 @@ def test_a_parked_mount_refuses_and_unparks(mount, fast_clock, eventually):
     line.socket.sendall(b":PO#")
     assert line.ask_character(b":MA#") == b"0"
     line.socket.sendall(b":STOP#")
-    assert line.info()[3] == 1
+    eventually(lambda: line.info()[3] == 1)
+
+
+def test_a_slew_that_is_stopped_is_a_slew_until_the_mount_stands(mount, fast_clock, eventually):
+    line = mount("--clock", fast_clock(1))
+    line.socket.sendall(b":STOP#")
+    assert line.info()[3] == 1  # it stood
+    line.ask_character(b":Sz120*00:00#")
+    line.ask_character(b":Sa+45*00:00#")
+    assert line.ask_character(b":MA#") == b"0"
+    eventually(lambda: line.info()[0] > 2.0)
+    line.socket.sendall(b":STOP#")
+    assert line.info()[3] == 6
+    eventually(lambda: line.info()[3] == 1)
+    assert line.info()[:2] == pytest.approx(line.info()[:2], abs=0.001)
+
+
+def test_a_mount_that_is_deaf_slews_on(mount, fast_clock, eventually):
+    line = mount("--clock", fast_clock(10), "--faults", '{"special": ["deaf_to_stop"]}')
+    line.ask_character(b":Sz020*00:00#")
+    line.ask_character(b":Sa+45*00:00#")
+    assert line.ask_character(b":MA#") == b"0"
+    line.socket.sendall(b":STOP#:Q#")
+    eventually(lambda: line.info()[3] == 7)
+    assert line.info()[:2] == pytest.approx((20.0, 45.0), abs=0.001)
 
 
 @pytest.mark.slow
@@ -239,8 +273,8 @@ def test_it_catches_a_satellite_that_is_up_and_offsets_move_the_telescope(mount,
 
     eventually(lambda: on_sky() == pytest.approx((300.0, 0.0), abs=8.0))
     line.socket.sendall(b":STOP#")
-    assert line.info()[3] == 1
     assert line.ask(b":TLESCK#") == "E"
+    eventually(lambda: line.info()[3] == 1)
 
 
 @pytest.mark.slow
@@ -268,6 +302,41 @@ def test_a_path_of_points_a_second_apart_is_followed_to_its_end(mount, fast_cloc
     assert checked > 5
     assert line.ask(b":TLESCK#") == "Q"
     assert line.info()[3] == 7
+
+
+class Ticking:
+    """A clock that every look at it moves on by 10 ms."""
+
+    speed = 1.0
+
+    def __init__(self):
+        self.now_ns = EVENING_NS
+
+    def utc_ns(self):
+        self.now_ns += NS_PER_S // 100
+        return self.now_ns
+
+
+class Kept:
+    """A line that keeps what is said."""
+
+    def reply(self, data, latency_s):
+        self.said = data.decode("ascii")
+
+
+@pytest.mark.parametrize("ticks", range(6))
+def test_a_path_may_end_at_any_moment_of_a_question(ticks):
+    clock, line = Ticking(), Kept()
+    world = World(clock, WorldParameters(), Blackboard.alone(25.0), Faults())
+    receive = Mount(world, Loop(clock), SITE).receiver()
+    start = julian(EVENING_NS + (100 + ticks) * NS_PER_S // 100)
+    receive(line, b":TRNEW%s#:TRADD0.0,0.0#:TRADD0.0,0.0#:TRP#:TLES#" % start)
+    states = []
+    while states[-1:] != ["7"] or "10" not in states:
+        receive(line, b":Ginfo#")
+        states.append(line.said.split(",")[6])
+        assert len(states) < 1000
+    assert set(states) == {"7", "10"}
 
 
 @pytest.mark.parametrize(("fault", "state"), [("needs_user_ok", 11), ("motors_cold", 8)])
