@@ -5,6 +5,7 @@ so what is missing is unknown and never zero. The mount follows a path of our po
 clock; its offsets are live. Sources: PlaneWave's `pwi4_client.py`; INDI `planewave_mount.cpp`; `pwi` 0.14.0.
 """
 
+import contextlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -304,12 +305,22 @@ class Pwi4Mount:
         return parse_reply(self._http.request("GET", path, query=parameters or None))
 
 
+def probe(address: str, clock: Clock, settings: Settings) -> Identity:
+    """Who answers; the motors stay as they are."""
+    with contextlib.closing(_opened(address, clock, settings)) as mount:
+        return mount.identify()
+
+
 def connect(address: str, clock: Clock, settings: Settings) -> TrajectoryMount:
     """Connect, identify, reach the mount and switch its motors on; `clock` gives the world time of each reading."""
-    positive = ("timeout_s", "max_rate_deg_s", "max_acceleration_deg_s2", "max_clock_difference_s")
-    chosen = parse_settings(Pwi4Settings, settings, "mount_pwi4", positive)
-    mount = Pwi4Mount(open_http(address, timeout_s=chosen.timeout_s, log=chosen.log), clock, chosen)
+    mount = _opened(address, clock, settings)
     with closed_on_error(mount):
         mount.identify()
         mount.get_ready()
     return mount
+
+
+def _opened(address: str, clock: Clock, settings: Settings) -> Pwi4Mount:
+    positive = ("timeout_s", "max_rate_deg_s", "max_acceleration_deg_s2", "max_clock_difference_s")
+    chosen = parse_settings(Pwi4Settings, settings, "mount_pwi4", positive)
+    return Pwi4Mount(open_http(address, timeout_s=chosen.timeout_s, log=chosen.log), clock, chosen)

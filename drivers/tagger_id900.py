@@ -10,7 +10,7 @@ integration times and the steps of thresholds MSLNZ/pr-single-photons, `photons/
 
 import re
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -134,6 +134,21 @@ class Controller:
     def __init__(self, link: MessageLink) -> None:
         self._link = link
 
+    def prove(self) -> Identity:
+        """Who it is. Raises WrongInstrument, and InstrumentFault for a firmware that has other commands."""
+        identity = self.ask("*IDN?", protocol.parse_identity)
+        try:
+            self.ask("RAW1:ERRORS?", protocol.parse_integer)
+        except WireError as error:
+            with suppress(WireError):
+                self.ask("TSST1:DATA:RAW:ERRORS?", protocol.parse_integer)
+                raise InstrumentFault(
+                    "the time controller has an older firmware (TSST# commands), which this driver does not speak; "
+                    "update it with IDQ's software"
+                ) from error
+            raise
+        return identity
+
     def ask(self, question: str, parse: Callable[[bytes], T]) -> T:
         """The answer to a question, which is asked once more when it is lost."""
         try:
@@ -224,7 +239,7 @@ class Id900Tagger:
         self._transfers: dict[int, str] = {}
         self._lost: dict[int, int] = {}
         self._complaints: set[str] = set()
-        self._identity = self._prove()
+        self._identity = controller.prove()
         self._resolution_ps = controller.ask("DEVI:RES:BWID?", protocol.parse_integer)
         self._fault: GroundStationError | None = None
 
@@ -347,21 +362,6 @@ class Id900Tagger:
         self._data_link.close()
         self._controller.close()
 
-    def _prove(self) -> Identity:
-        """Who it is. Raises WrongInstrument, and InstrumentFault for a firmware that has other commands."""
-        identity = self._controller.ask("*IDN?", protocol.parse_identity)
-        try:
-            self._controller.ask("RAW1:ERRORS?", protocol.parse_integer)
-        except WireError as error:
-            with suppress(WireError):
-                self._controller.ask("TSST1:DATA:RAW:ERRORS?", protocol.parse_integer)
-                raise InstrumentFault(
-                    "the time controller has an older firmware (TSST# commands), which this driver does not speak; "
-                    "update it with IDQ's software"
-                ) from error
-            raise
-        return identity
-
     def _configure_input(self, number: int, one: InputSettings) -> None:
         controller = self._controller
         if one.coupling is not None:
@@ -405,6 +405,13 @@ class Id900Tagger:
                     self._complaints.add(note)
                     notes.append(note)
         return missed, tuple(notes)
+
+
+def probe(address: str, clock: Clock, settings: Settings) -> Identity:
+    """Who answers; an acquisition that runs goes on."""
+    chosen = parse_settings(Id900Settings, settings, "tagger_id900", ("timeout_s",))
+    with closing(Controller(open_messages(address, "req", timeout_s=chosen.timeout_s, log=chosen.log))) as controller:
+        return controller.prove()
 
 
 def connect(address: str, clock: Clock, settings: Settings) -> TimeTagger:

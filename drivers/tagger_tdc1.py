@@ -351,6 +351,12 @@ class Tdc1Tagger:
         return round(monotonic_ns() * 1000 * self._speed)
 
 
+def probe(address: str, clock: Clock, settings: Settings) -> Identity:
+    """Who answers; what is set stays. Whether a stream that runs outlives the question is not documented."""
+    with contextlib.closing(_opened(address, clock, settings)) as device:
+        return device.identify()
+
+
 def connect(address: str, clock: Clock, settings: Settings) -> TimeTagger:
     """Reset, identify and set up the tagger, and start its stream; `clock` tells how fast the world runs."""
     device, identity = _begun(address, clock, settings)
@@ -367,6 +373,15 @@ def connect_counter(address: str, clock: Clock, settings: Settings) -> Tdc1Devic
 
 
 def _begun(address: str, clock: Clock, settings: Settings) -> tuple[Tdc1Device, Identity]:
+    device = _opened(address, clock, settings)
+    try:
+        return device, device.begin()
+    except BaseException:
+        device.close()
+        raise
+
+
+def _opened(address: str, clock: Clock, settings: Settings) -> Tdc1Device:
     driver = "tagger_tdc1"
     chosen = parse_settings(Tdc1Settings, settings, driver)
     require_positive(chosen.timeout_s, "timeout_s", driver)
@@ -383,12 +398,7 @@ def _begun(address: str, clock: Clock, settings: Settings) -> tuple[Tdc1Device, 
             f'setting "reference_clock" of driver {driver} is "{chosen.reference_clock}"; it must be one of '
             + ", ".join(f'"{name}"' for name in _CLOCKS)
         )
-    device = Tdc1Device(open_link(address, timeout_s=chosen.timeout_s, baud=115200, log=chosen.log), clock, chosen)
-    try:
-        return device, device.begin()
-    except BaseException:
-        device.close()
-        raise
+    return Tdc1Device(open_link(address, timeout_s=chosen.timeout_s, baud=115200, log=chosen.log), clock, chosen)
 
 
 def _joined(blocks: list[PatternBlock]) -> PatternBlock:

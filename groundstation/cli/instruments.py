@@ -3,8 +3,10 @@
 import argparse
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import closing
+from functools import partial
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from rich.console import Console
 from rich.table import Table
@@ -12,10 +14,10 @@ from rich.text import Text
 
 from groundstation.cli.loading import described_drivers, load_driver
 from groundstation.cli.talking import ENDS, talk
-from groundstation.clock import SystemClock, sleep_wall_s
+from groundstation.clock import Clock, SystemClock, sleep_wall_s
 from groundstation.config import InstrumentConfig
 from groundstation.errors import BadInput, GroundStationError, TransportLost
-from groundstation.instruments import Capability, DriverDescription, Identity
+from groundstation.instruments import Capability, DriverDescription, Identity, Settings
 from groundstation.tables import BadKey
 
 #: Wider than this, and the eye loses the line.
@@ -118,19 +120,22 @@ def _askers(address: str, driver: str | None) -> dict[str, DriverDescription]:
 
 def _ask(name: str, address: str, timeout_s: float) -> str:
     """Who answers. Raises what the driver raises."""
-    connect = load_driver("", InstrumentConfig(name, address)).connect
+    driver = load_driver("", InstrumentConfig(name, address))
+    probe = getattr(driver, "probe", None) or partial(_connect_and_ask, driver.connect)
     try:
-        instrument = connect(address, SystemClock(), {"timeout_s": timeout_s})
+        identity: Identity = probe(address, SystemClock(), {"timeout_s": timeout_s})
     except BadKey:  # it has no link of its own
-        instrument = connect(address, SystemClock(), {})
-    try:
-        if not hasattr(instrument, "identify"):  # a transmitter
-            return str(instrument.terms().transmitter)
-        identity: Identity = instrument.identify()
-    finally:
-        instrument.close()
+        identity = probe(address, SystemClock(), {})
     more = [f"{what} {text}" for what, text in (("firmware", identity.firmware), ("serial", identity.serial)) if text]
     return ", ".join([identity.model, *more])
+
+
+def _connect_and_ask(connect: Callable[..., Any], address: str, clock: Clock, settings: Settings) -> Identity:
+    with closing(connect(address, clock, settings)) as instrument:
+        if hasattr(instrument, "identify"):
+            found: Identity = instrument.identify()
+            return found
+        return Identity(instrument.terms().transmitter)
 
 
 def _tell(line: str) -> None:

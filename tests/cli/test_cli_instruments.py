@@ -12,10 +12,12 @@ import subprocess
 import sys
 import threading
 import tty
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import zmq
 from flights import DEADLINE_S, PROGRAM, Console, wait_until
 
 from groundstation.cli.loading import described_drivers
@@ -91,6 +93,38 @@ def test_a_probe_with_one_driver_asks_one_question_only(console: Console) -> Non
         code, output, _ = console.run("instruments", "probe", address, "--driver", "mount_nexstar", "--timeout", "0.2")
         assert code == 1
         assert output.splitlines()[1].startswith("no   mount_nexstar")
+
+
+def test_a_probe_does_not_switch_motors_on(console: Console) -> None:
+    with simulator("mount_pwi4") as address:
+
+        def motors() -> set[str]:
+            with urllib.request.urlopen(f"{address}/status") as answer:
+                return set(re.findall(r"mount\.axis\d\.is_enabled=(\w+)", answer.read().decode()))
+
+        assert motors() == {"false"}
+        code, output, _ = console.run("instruments", "probe", address, "--driver", "mount_pwi4")
+        assert (code, output.splitlines()[1].split()[:2]) == (0, ["yes", "mount_pwi4"])
+        assert motors() == {"false"}
+
+
+def test_a_probe_leaves_an_acquisition_running(console: Console) -> None:
+    with simulator("tagger_id900") as address:
+        stage = zmq.Context.instance().socket(zmq.REQ)
+        stage.connect(address.replace("zmq:", "tcp:"))
+        with stage:
+
+            def ask(text: str) -> str:
+                stage.send(text.encode())
+                return stage.recv().decode()
+
+            ask("REC:ENAB ON")
+            ask("REC:NUM INF")
+            ask("REC:PLAY")
+            assert ask("REC:STAG?") == "PLAYING"
+            code, output, _ = console.run("instruments", "probe", address, "--driver", "tagger_id900")
+            assert (code, output.splitlines()[1].split()[:2]) == (0, ["yes", "tagger_id900"])
+            assert ask("REC:STAG?") == "PLAYING"
 
 
 def test_nobody_at_an_address_is_said_and_exit_code_1(console: Console) -> None:
