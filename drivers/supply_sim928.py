@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from drivers.conversation import Conversation, skip_late_answers
+from drivers.latching import latched, silence_s
 from drivers.scpi import parse_identity, parse_integer, parse_number, parse_switch, read_block
 from drivers.settings import LinkSettings, closed_on_error, parse_settings
 from drivers.transport import Link, open_link
@@ -35,7 +36,7 @@ DRIVER = DriverDescription(
     schemes=("serial", "visa", "tcp"),
     documentation=(
         "QCoDeS driver and the manual's command index. The source measures neither voltage nor current: VOLT? is what "
-        "was set, and a latched nanowire behind it shows only in its counts (drivers.latching) or on a voltmeter. The "
+        "was set, and a latched nanowire behind it shows only in the counts that `latched` is given. The "
         "format of BATS? is not at hand; the battery shows in OVSR? only"
     ),
     tested_with="our simulator, which pyvisa-py drives too",
@@ -176,11 +177,17 @@ class Sim928Settings(LinkSettings):
     """Settings of the station file: the highest voltage allowed, either sign; the speed of a change (0: at once).
 
     `slots`: where the SIM928 are; empty: look into all that CTCR? calls occupied, which must answer *IDN?.
+    `dark_hz`: the least that a healthy, biased nanowire counts in the dark; `latch_bias_v`: below it a wire is not
+    called latched; `latch_false_alarm`: the chance to call a healthy one latched.
     """
 
     max_voltage_v: float = RANGE_V
     ramp_v_s: float = 0.0
     slots: tuple[int, ...] = ()
+    dark_hz: float = 20.0
+    latch_bias_v: float = 0.1
+    latch_false_alarm: float = 1e-6
+    reset_off_s: float = 0.5
 
 
 class Sim928:
@@ -244,18 +251,41 @@ class Sim928:
             self._mainframe.tell_module(slot, "OPON" if on else "OPOF")
             self._confirm(slot, "EXON?", parse_switch, lambda found: found is on, on)
 
-    def cycle(self, output: int, off_s: float) -> None:
-        """To 0 V, wait (world time), and back, by the ramp if there is one: this ends the latch of a nanowire.
+    def latched(self, output: int, counts: int, integration_s: float) -> bool:
+        """Whether the nanowire that this output biases is latched, when it gave so many counts in so long.
 
-        When it fails on the way the voltage may stay at 0. Whether it has helped only the counts tell.
+        The source cannot see it; whoever counts can. Raises BadInput for a silence too short to tell: count for
+        `latch_seen_s` (see `drivers.latching`).
         """
-        if not 0.0 <= off_s < math.inf:
-            raise BadInput(f"a pause of {off_s} s is none; give a number of seconds")
+        chosen = self._settings
+        if not self.is_on(output) or abs(self.voltage_v(output)) < chosen.latch_bias_v:
+            return False
+        return latched(counts, integration_s, chosen.dark_hz, chosen.latch_false_alarm)
+
+    @property
+    def latch_seen_s(self) -> float:
+        """How long to count for `latched`."""
+        return silence_s(self._settings.dark_hz, self._settings.latch_false_alarm)
+
+    def reset(self, output: int, count: Callable[[float], int]) -> None:
+        """To 0 V, wait `reset_off_s` (world time), and back by the ramp if there is one: this ends a latch.
+
+        `count(integration_s)` counts the wire's pulses afterwards, for as long as it takes to tell. Raises
+        InstrumentFault without a bias to cycle, and for a wire that is latched still; when it fails on the way the
+        voltage may stay at 0.
+        """
         with self._changing:
             before_v = self.voltage_v(output)
+            if not self.is_on(output) or abs(before_v) < self._settings.latch_bias_v:
+                raise InstrumentFault(f"slot {output} has no bias to cycle ({before_v:g} V); switch it on and set one")
             self.set_voltage_v(output, 0.0)
-            self._clock.sleep_s(off_s)
+            self._clock.sleep_s(self._settings.reset_off_s)
             self.set_voltage_v(output, before_v)
+        if self.latched(output, count(self.latch_seen_s), self.latch_seen_s):
+            raise InstrumentFault(
+                f"the wire at slot {output} stays silent at {before_v:g} V after its bias was cycled; lower the bias "
+                "or the light"
+            )
 
     def troubles(self, output: int) -> tuple[str, ...]:
         """Overloads, switches and faults of the battery since the last time; reading forgets them."""
@@ -311,10 +341,20 @@ class Sim928:
         return f" ({', '.join(reasons)})" if reasons else ""
 
 
+def probe(address: str, clock: Clock, settings: Settings) -> Identity:
+    """Who answers; the interface is not cleared."""
+    chosen = parse_settings(Sim928Settings, settings, "supply_sim928", ("timeout_s",))
+    link = open_link(address, timeout_s=chosen.timeout_s, log=chosen.log)
+    with contextlib.closing(Mainframe(link, clock)) as mainframe:
+        return mainframe.identify()
+
+
 def connect(address: str, clock: Clock, settings: Settings) -> Supply:
-    """Connect, identify the mainframe and find its SIM928. The outputs stay as they are."""
+    """Connect, clear the interface, identify the mainframe and find its SIM928. The outputs stay as they are."""
     driver = "supply_sim928"
-    chosen = parse_settings(Sim928Settings, settings, driver, ("timeout_s", "max_voltage_v"))
+    positive = ("timeout_s", "max_voltage_v", "latch_bias_v", "reset_off_s")
+    chosen = parse_settings(Sim928Settings, settings, driver, positive)
+    silence_s(chosen.dark_hz, chosen.latch_false_alarm)
     if not 0.0 <= chosen.ramp_v_s < math.inf:
         raise BadInput(f'setting "ramp_v_s" of driver {driver} is {chosen.ramp_v_s}; it must be 0 or above')
     if not all(1 <= slot <= 9 for slot in chosen.slots):

@@ -8,15 +8,17 @@ GETN? n,128 -> #3LLL<data>. Slot 8 holds another kind of module. Sources: QCoDeS
 manual pp. 2-2, 2-14, 2-16, 2-17. The answer's form of BATS?, and the serial speed between modules, are ours.
 What goes wrong on request (`special`): "stale_buffer" (every slot's buffer holds an answer to an earlier user),
 "overload" (every output is shorted), "battery" (the battery is empty and the module swaps it), "deaf" (modules
-take no new voltage and report no error).
+take no new voltage and report no error), "latch" (with --bias-ohm: the first nanowire latches when it is first biased),
+"latch_again" (it does so after every reset).
 """
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from drivers.simulators.faults import Faults
-from drivers.simulators.program import Loop, announce, arguments, run_program, world_of
+from drivers.simulators.nanowire import Nanowire
+from drivers.simulators.program import Loop, World, announce, arguments, run_program, world_of
 from drivers.simulators.scpi_face import CommandLines
 from drivers.simulators.wire import Line, Receiver, serve_lines
 from groundstation.clock import NS_PER_S, Clock
@@ -29,6 +31,7 @@ _TERMINATORS = {"NONE": "", "CR": "\r", "LF": "\n", "CRLF": "\r\n", "LFCR": "\n\
 _LIMIT_V, _LIMIT_A = 20.0, 0.01  # manual: +-20 V; the current is free
 _TIME_CONSTANT_S = 0.005  # free: how the output settles
 _BATTERY_HOURS = 12.0  # free
+_UPDATE_WALL_S = 0.1
 _OTHER_SLOT = 8
 _SLOTS = 9
 _ILLEGAL_VALUE, _WRONG_TOKEN = 1, 2  # answers of LEXE?
@@ -212,9 +215,16 @@ class Mainframe:
 
     def __init__(self, clock: Clock, faults: Faults, slots: Sequence[int], load_ohm: float) -> None:
         self._clock, self._busy_until_ns = clock, 0
+        self.changed: Callable[[], None] = lambda: None
+        """Called before each command, when time has passed for the outputs."""
         stale = b"+19.999\r\n" if "stale_buffer" in faults.special else b""
         self._slots = {n: Slot(Sim928(n, clock, faults, load_ohm), clock, stale) for n in slots}
         self._slots.setdefault(_OTHER_SLOT, Slot(OtherModule(_OTHER_SLOT, clock, faults, load_ohm), clock, stale))
+
+    @property
+    def sources(self) -> list[Sim928]:
+        """The SIM928 by slot."""
+        return [slot.module for number, slot in sorted(self._slots.items()) if number != _OTHER_SLOT]
 
     def receiver(self) -> Receiver:
         """What receives the bytes of one line."""
@@ -222,6 +232,7 @@ class Mainframe:
 
         def receive(line: Line, data: bytes) -> None:
             for command in lines.feed(data):
+                self.changed()
                 answer = self._obey(command)
                 if answer is not None:
                     busy_s = max(0, self._busy_until_ns - self._clock.utc_ns()) / NS_PER_S
@@ -261,17 +272,47 @@ class Mainframe:
             self._busy_until_ns = self._clock.utc_ns() + round(_RESET_S * NS_PER_S)
 
 
+class Nanowires:
+    """What the outputs bias: detectors 0 to 3 of the world, in the order of the slots."""
+
+    def __init__(self, world: World, loop: Loop, sources: Sequence[Sim928], bias_ohm: float) -> None:
+        self._world, self._loop, self._bias_ohm = world, loop, bias_ohm
+        dark_hz = world.parameters.detectors.dark_hz
+        self._biased = [(source, Nanowire(dark_hz)) for source in sources[:4]]
+        special = world.faults.special
+        self._latches = math.inf if "latch_again" in special else int("latch" in special)
+        self._follow_for_ever()
+
+    def follow(self) -> None:
+        """Bring wires and detectors up to what flows now."""
+        now_ns = self._loop.clock.utc_ns()
+        for number, (source, wire) in enumerate(self._biased):
+            wire.bias_ua, wire.enabled = source.output_v() / self._bias_ohm * 1e6, True
+            began = wire.biased_ns
+            wire.update(now_ns, cold=True)
+            if number == 0 and began is None and wire.biased_ns is not None and self._latches > 0:
+                wire.latched, self._latches = True, self._latches - 1
+            self._world.board.set_detector(number, wire.efficiency(), wire.dark_hz(), now_ns)
+
+    def _follow_for_ever(self) -> None:
+        self.follow()
+        self._loop.after_wall_s(_UPDATE_WALL_S, self._follow_for_ever)
+
+
 def main() -> None:
     parser = arguments("A simulated SIM900 mainframe with SIM928 voltage sources.")
     parser.add_argument("--slots", default="1,2,3,4", help="slots of 1 to 9 with a SIM928 (default 1,2,3,4)")
     parser.add_argument("--load-ohm", type=float, default=1e5, help="what hangs on each output (default 100 kOhm)")
+    parser.add_argument("--bias-ohm", type=float, metavar="OHM", help="a nanowire hangs behind each, through so much")
     options = parser.parse_args()
     slots = sorted({int(item) for item in options.slots.split(",") if item.strip().isdecimal()})
-    if not slots or slots[0] < 1 or slots[-1] > _SLOTS or not options.load_ohm > 0.0:
-        raise BadInput(f"--slots {options.slots} --load-ohm {options.load_ohm}: give slots of 1 to 9, ohms above 0")
+    if not slots or slots[0] < 1 or slots[-1] > _SLOTS or not min(options.load_ohm, options.bias_ohm or 1.0) > 0.0:
+        raise BadInput("--slots, --load-ohm and --bias-ohm: give slots of 1 to 9, ohms above 0")
     world = world_of(options)
     loop = Loop(world.clock)
     mainframe = Mainframe(world.clock, world.faults, slots, options.load_ohm)
+    if options.bias_ohm is not None:
+        mainframe.changed = Nanowires(world, loop, mainframe.sources, options.bias_ohm).follow
     address = serve_lines(loop, world.faults, options, mainframe.receiver)
     loop.supervise(options)
     announce(address=address)

@@ -148,7 +148,7 @@ class Modules:
 
     def talk(self, line):
         line.connection.settimeout(5.0)
-        self.volt, answer, event, received = 0.0, b"", 0, b""
+        self.volt, on, answer, event, received = 0.0, "0", b"", 0, b""
         while data := line.connection.recv(4096):
             *commands, received = (received + data).split(b"\n")
             for command in commands:
@@ -164,8 +164,12 @@ class Modules:
                     self.voltages.append(float(found[1]))
                     event = 0 if abs(self.voltages[-1]) <= 10.0 else 16
                     self.volt = self.volt if event else self.voltages[-1]
+                elif found := re.fullmatch(r'SNDT 2,"OP(ON|OF)"', text):
+                    on = "1" if found[1] == "ON" else "0"
                 elif found := re.fullmatch(r'SNDT 2,"(.+\?)"', text):
-                    answers = {"*IDN?": SOURCE, "VOLT?": f"{self.volt:+.3f}", "*ESR?": str(event), "LEXE?": "1"}
+                    answers = {
+                        "*IDN?": SOURCE, "VOLT?": f"{self.volt:+.3f}", "EXON?": on, "*ESR?": str(event), "LEXE?": "1"
+                    }  # fmt: skip
                     answer = answers[found[1]].encode() + b"\n"
 
 
@@ -198,11 +202,31 @@ def test_a_ramp_goes_all_the_way_in_small_steps():
     assert all(-4.0 <= voltage <= 4.0 for voltage in far_end.voltages)
 
 
-def test_a_cycle_takes_the_bias_away_and_gives_it_back():
-    with modules() as (supply, far_end):
+def test_a_reset_takes_the_bias_away_gives_it_back_and_counts():
+    with modules(dark_hz=10.0) as (supply, far_end):
         supply.set_voltage_v(2, 0.75)
-        supply.cycle(2, off_s=0.5)
+        supply.switch(2, True)
+        supply.reset(2, lambda integration_s: 20)
         assert far_end.voltages == [0.75, 0.0, 0.75]
+        asked_s = []
+        with pytest.raises(InstrumentFault, match=r"slot 2 stays silent at 0.75 V"):
+            supply.reset(2, lambda integration_s: asked_s.append(integration_s) or 0)
+        assert asked_s == [pytest.approx(1.38155, abs=1e-5)]  # exp(-10 Hz x 1.38155 s) = 1e-6
+
+
+def test_a_wire_is_latched_when_biased_and_silent_for_longer_than_chance_allows():
+    with modules(dark_hz=10.0, latch_bias_v=0.5) as (supply, _):
+        supply.set_voltage_v(2, 0.75)
+        assert not supply.latched(2, 0, 2.0)  # switched off
+        supply.switch(2, True)
+        assert supply.latched(2, 0, 2.0)
+        assert not supply.latched(2, 1, 2.0)
+        with pytest.raises(BadInput, match=r"count for at least 1\.38 s"):
+            supply.latched(2, 0, 1.0)
+        supply.set_voltage_v(2, 0.4)
+        assert not supply.latched(2, 0, 2.0)  # biased too little
+        with pytest.raises(InstrumentFault, match="no bias to cycle"):
+            supply.reset(2, lambda integration_s: 1)
 
 
 def test_nothing_is_sent_for_a_value_that_is_none_or_beyond_the_limit():
@@ -212,7 +236,6 @@ def test_nothing_is_sent_for_a_value_that_is_none_or_beyond_the_limit():
             lambda: supply.set_voltage_v(3, -5.001),
             lambda: supply.set_voltage_v(3, float("nan")),
             lambda: supply.set_voltage_v(1, 1.0),
-            lambda: supply.cycle(3, -1.0),
         ):
             with pytest.raises(BadInput):
                 refused()
@@ -237,6 +260,12 @@ def test_another_instrument_no_source_silence_and_hang_up_have_their_errors():
 
 
 def test_settings_that_cannot_be_used_are_named():
-    for settings, key in (({"ramp": 1}, "ramp_v_s"), ({"ramp_v_s": -1.0}, "ramp_v_s"), ({"slots": [0]}, "slots")):
+    for settings, key in (
+        ({"ramp": 1}, "ramp_v_s"),
+        ({"ramp_v_s": -1.0}, "ramp_v_s"),
+        ({"slots": [0]}, "slots"),
+        ({"dark_hz": 0.0}, "dark count rate"),
+        ({"reset_off_s": 0.0}, "reset_off_s"),
+    ):
         with pytest.raises(BadInput, match=key):
             connect("serial:/dev/no-such-line", clock(), settings)
