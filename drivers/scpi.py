@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeVar
 
 from drivers.conversation import Conversation, skip_late_answers
 from drivers.transport import Link
-from groundstation.errors import InstrumentFault, WireError, WrongInstrument
+from groundstation.errors import BadInput, InstrumentFault, WireError, WrongInstrument
 from groundstation.instruments import Identity
 
 T = TypeVar("T")
@@ -82,10 +82,19 @@ def parse_block(data: bytes) -> bytes:
     raise WireError(f"the instrument sent {data[:40]!r} ({len(data)} bytes), which is no block of the length it says")
 
 
+#: Relative; what a number may lose on its way to the instrument and back.
+ROUNDING = 0.01
+
+
 def number_text(value: float) -> str:
-    """At most six decimals and never an exponent, which some instruments do not take."""
+    """At most six decimals and never an exponent, which some instruments do not take.
+
+    Raises BadInput for a value that would be another one then.
+    """
     text = f"{value:.6f}".rstrip("0").rstrip(".")
-    return "0" if text == "-0" else text
+    if abs(float(text) - value) > ROUNDING * abs(value):
+        raise BadInput(f"{value:g} cannot be told to the instrument in steps of 1e-06; give a larger value, or 0")
+    return text if value else "0"
 
 
 def _text(line: bytes) -> str:

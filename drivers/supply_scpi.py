@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from drivers.scpi import ScpiLink, number_text, parse_integer, parse_number, parse_switch
+from drivers.scpi import ROUNDING, ScpiLink, number_text, parse_integer, parse_number, parse_switch
 from drivers.settings import LinkSettings, closed_on_error, parse_settings
 from drivers.transport import open_link
 from groundstation.clock import Clock
@@ -53,7 +53,8 @@ class ScpiSupplySettings(LinkSettings):
     """Settings of the station file.
 
     `outputs`: how many; `select`: "none", "nsel" or "list" (see `commands`); `idn_contains`: what the model must
-    contain; the limits hold for all outputs, None: the instrument's own.
+    contain; the limits hold for all outputs, None: the instrument's own. What reads back differs from what was set by
+    the tolerance at most, and by 1 % of it.
     """
 
     outputs: int = 1
@@ -141,7 +142,8 @@ class ScpiSupply:
     def _set(self, output: int, header: str, value: float, tolerance: float, unit: str) -> None:
         with self._scpi.exchange():
             self._scpi.command(*self._lines(output, header, number_text(value)))
-            if abs((found := self._ask(output, f"{header}?", parse_number)) - value) > tolerance:
+            allowed = min(tolerance, ROUNDING * abs(value) or tolerance)
+            if abs((found := self._ask(output, f"{header}?", parse_number)) - value) > allowed:
                 raise InstrumentFault(
                     f"output {output} of {self._scpi.address} refused {header} {value:g} {unit}: it reads back "
                     f"{found:g} {unit}; choose a value in its range"

@@ -20,7 +20,7 @@ from drivers.scpi import (
     read_block,
 )
 from drivers.transport import open_link
-from groundstation.errors import InstrumentFault, TransportLost, TransportTimeout, WireError, WrongInstrument
+from groundstation.errors import BadInput, InstrumentFault, TransportLost, TransportTimeout, WireError, WrongInstrument
 from groundstation.instruments import Identity
 
 IDN = b"KEYSIGHT,E36312A,MY12345678,1.0.4\n"
@@ -44,7 +44,16 @@ def test_the_forms_of_the_standards_are_understood():
     assert [parse_switch(text) for text in (b"1", b"off\r", b"ON")] == [True, False, True]
     assert parse_block(b"#15HELLO") == parse_block(b"#3005HELLO") == b"HELLO"
     assert parse_block(b"#10") == b""
-    assert [number_text(value) for value in (5.0, -0.0250, 1e-9, -1e-9, 1234.5)] == ["5", "-0.025", "0", "0", "1234.5"]
+    assert [number_text(value) for value in (5.0, -0.0250, -0.0, 2e-6, 1234.5)] == [
+        "5",
+        "-0.025",
+        "0",
+        "0.000002",
+        "1234.5",
+    ]
+    for lost in (1e-9, -1e-9, 1.4e-6):
+        with pytest.raises(BadInput, match="cannot be told"):
+            number_text(lost)
 
 
 @pytest.mark.parametrize(

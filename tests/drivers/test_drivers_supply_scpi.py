@@ -54,6 +54,19 @@ def test_a_voltage_is_set_checked_and_read_back():
         assert supply.measured_current_a(1) == 0.0012
 
 
+def test_a_small_current_that_was_refused_is_not_taken_for_set():
+    with (
+        connected(Expect(b"CURR 0.001\nSYST:ERR?\n"), OK, *twice(b"CURR?\n", b"+0.0E+00\n")) as supply,
+        pytest.raises(InstrumentFault, match=r"refused CURR 0\.001 A: it reads back 0 A"),
+    ):
+        supply.set_current_a(1, 0.001)
+
+
+def test_a_current_too_small_to_be_told_is_not_sent():
+    with connected() as supply, pytest.raises(BadInput, match="cannot be told"):
+        supply.set_current_a(1, 1e-9)
+
+
 def test_several_outputs_are_selected_before_each_line():
     with connected(
         *[
