@@ -213,17 +213,12 @@ class SubAcquisitions:
             late_s = self._late_s(self._period + min(counts.values()))
             if late_s <= self._period_wall_s / 2:
                 return True
-            if now_s - self._unsettled_since_s > self._patience_s:
-                raise InstrumentFault(
-                    f"the periods come {late_s:.3g} s later than before: none of the inputs sent a message for one, so "
-                    "absolute times are unknown; keep every input alive (beacon, dark counts, a generator) and "
-                    "connect again"
-                )
-        elif now_s - self._unsettled_since_s > self._patience_s:
+        if now_s - self._unsettled_since_s > self._patience_s:
             silent = [str(number) for number, count in counts.items() if count < max(counts.values())]
+            what = f"input {', '.join(silent)}" if silent else "every input"
             raise InstrumentFault(
-                f"input {', '.join(silent) or 'unknown'} sent no message for a period, or too late, so absolute times "
-                "are unknown; keep every input alive (beacon, dark counts, a generator) and connect again"
+                f"{what} sent no message for a period, or too late, so absolute times are unknown; keep every input "
+                "alive (beacon, dark counts, a generator) and connect again"
             )
         return False
 

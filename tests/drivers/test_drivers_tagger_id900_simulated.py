@@ -187,6 +187,16 @@ def read_until_it_fails(tagger, timeout_s=10.0):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("inputs", [("1",), ("1", "2", "3", "4")])
+def test_a_period_that_every_input_skips_is_seen_by_the_hosts_clock(bench, inputs):
+    simulated = bench(special=["silent_period"])
+    with contextlib.closing(simulated.connect(inputs={number: {} for number in inputs})) as tagger:
+        read_periods(tagger, 3)
+        with pytest.raises(InstrumentFault, match="every input sent no message for a period"):
+            read_periods(tagger, 9)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("special", "complaint"),
     [
