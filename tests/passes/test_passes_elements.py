@@ -103,8 +103,9 @@ def test_any_single_changed_digit_is_noticed(column: int, digit: str, line: int)
     lines = list(GOOD[0])
     before = lines[line][column]
     lines[line] = lines[line][:column] + digit + lines[line][column + 1 :]
-    if before == digit or (before in " .+U" and digit == "0") or (before == "-" and digit == "1"):
-        return  # the checksum counts these alike
+    counts_as = "1" if before == "-" else before if before.isdecimal() else "0"
+    if digit == counts_as:
+        return  # the checksum cannot tell
     with pytest.raises(BadInput):
         ElementSet.parse("MICIUS", *lines)
 
