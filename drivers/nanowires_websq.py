@@ -115,9 +115,7 @@ class WebSq:
 
     def set_bias_ua(self, channel: int, bias_ua: float) -> None:
         """Raises BadInput above the station's limit, InstrumentFault when it does not read back."""
-        limit = self._settings.max_bias_ua
-        if not math.isfinite(bias_ua) or (limit is not None and abs(bias_ua) > limit):
-            raise BadInput(f'a bias of {bias_ua} uA is beyond the limit "max_bias_ua" = {limit}; nothing was set')
+        self._check_limit(bias_ua)
         self._set_one(channel, "SetAllBiasCurrents", BIAS, bias_ua, self._settings.bias_tolerance_ua, "uA")
 
     def trigger_mv(self, channel: int) -> float:
@@ -173,6 +171,7 @@ class WebSq:
         bias_ua = self.bias_ua(channel)
         if abs(bias_ua) < self._settings.latch_bias_ua:
             raise InstrumentFault(f"channel {channel} at {self._link.address} has no bias to cycle; set one first")
+        self._check_limit(bias_ua)  # else it could not come back
         self.set_bias_ua(channel, 0.0)
         self._clock.sleep_s(self._settings.reset_off_s)
         self.set_bias_ua(channel, bias_ua)
@@ -210,6 +209,11 @@ class WebSq:
         self._link.close()
 
     # ---- settings
+
+    def _check_limit(self, bias_ua: float) -> None:
+        limit = self._settings.max_bias_ua
+        if not math.isfinite(bias_ua) or (limit is not None and abs(bias_ua) > limit):
+            raise BadInput(f'a bias of {bias_ua} uA is beyond the limit "max_bias_ua" = {limit}; nothing was set')
 
     def _index(self, channel: int) -> int:
         if not 1 <= channel <= self.channels:

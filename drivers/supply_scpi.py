@@ -54,7 +54,7 @@ class ScpiSupplySettings(LinkSettings):
 
     `outputs`: how many; `select`: "none", "nsel" or "list" (see `commands`); `idn_contains`: what the model must
     contain; the limits hold for all outputs, None: the instrument's own. What reads back differs from what was set by
-    the tolerance at most, and by 1 % of it.
+    the tolerance at most, and by 1 % of the value; from 0, by 1 % of the tolerance.
     """
 
     outputs: int = 1
@@ -142,7 +142,7 @@ class ScpiSupply:
     def _set(self, output: int, header: str, value: float, tolerance: float, unit: str) -> None:
         with self._scpi.exchange():
             self._scpi.command(*self._lines(output, header, number_text(value)))
-            allowed = min(tolerance, ROUNDING * abs(value) or tolerance)
+            allowed = min(tolerance, ROUNDING * (abs(value) or tolerance))
             if abs((found := self._ask(output, f"{header}?", parse_number)) - value) > allowed:
                 raise InstrumentFault(
                     f"output {output} of {self._scpi.address} refused {header} {value:g} {unit}: it reads back "

@@ -232,9 +232,8 @@ class Sim928:
 
         With a ramp it takes the time of the way; when the link fails on it, the voltage stays where it was then.
         """
-        slot, limit_v = self._slot(output), self._settings.max_voltage_v
-        if not abs(voltage_v) <= min(limit_v, RANGE_V):
-            raise BadInput(f'{voltage_v} V is beyond the limit "max_voltage_v" = {limit_v:g} V; nothing was set')
+        slot = self._slot(output)
+        self._check_limit(voltage_v)
         with self._changing:
             if self._settings.ramp_v_s > 0.0:
                 self._ramp(slot, voltage_v)
@@ -271,13 +270,15 @@ class Sim928:
         """To 0 V, wait `reset_off_s` (world time), and back by the ramp if there is one: this ends a latch.
 
         `count(integration_s)` counts the wire's pulses afterwards, for as long as it takes to tell. Raises
-        InstrumentFault without a bias to cycle, and for a wire that is latched still; when it fails on the way the
-        voltage may stay at 0.
+        InstrumentFault without a bias to cycle and BadInput for one above the station's limit, nothing was set then;
+        InstrumentFault for a wire that is latched still, its bias is back then. When it fails on the way the voltage
+        may stay at 0, with a ramp also between 0 and what it was.
         """
         with self._changing:
             before_v = self.voltage_v(output)
             if not self.is_on(output) or abs(before_v) < self._settings.latch_bias_v:
                 raise InstrumentFault(f"slot {output} has no bias to cycle ({before_v:g} V); switch it on and set one")
+            self._check_limit(before_v)  # else it could not come back
             self.set_voltage_v(output, 0.0)
             self._clock.sleep_s(self._settings.reset_off_s)
             self.set_voltage_v(output, before_v)
@@ -299,6 +300,11 @@ class Sim928:
         if output not in self._outputs:
             raise BadInput(f"there is no SIM928 in slot {output}; there are {list(self._outputs)}")
         return output
+
+    def _check_limit(self, voltage_v: float) -> None:
+        limit_v = self._settings.max_voltage_v
+        if not abs(voltage_v) <= min(limit_v, RANGE_V):
+            raise BadInput(f'{voltage_v} V is beyond the limit "max_voltage_v" = {limit_v:g} V; nothing was set')
 
     def _end_lines(self) -> None:
         for slot in self._outputs:

@@ -274,6 +274,12 @@ def test_a_silent_biased_wire_is_latched_and_a_cycle_of_its_bias_ends_it():
         detector.close()
 
 
+def test_a_bias_that_could_not_be_given_back_is_not_taken_away():
+    told = (ASK, reply(described("BiasCurrent", [31.0, 0.0]) + END))  # somebody's, before; nothing is sent but this
+    with connected(*told, max_bias_ua=30.0) as detector, pytest.raises(BadInput, match="nothing was set"):
+        detector.reset(1)
+
+
 def test_an_automatic_bias_ends_when_its_label_says_so():
     clock = SimulatedClock(0, monotonic_ns(), 100.0)
     with connected(

@@ -62,6 +62,16 @@ def test_a_small_current_that_was_refused_is_not_taken_for_set():
         supply.set_current_a(1, 0.001)
 
 
+def test_a_zero_that_was_refused_is_not_taken_for_set():
+    with connected(
+        *(Expect(b"CURR 0\nSYST:ERR?\n"), OK, *twice(b"CURR?\n", b"+3.0E-03\n")),
+        *(Expect(b"VOLT 0\nSYST:ERR?\n"), OK, *twice(b"VOLT?\n", b"+4.0E-05\n")),
+    ) as supply:
+        with pytest.raises(InstrumentFault, match=r"refused CURR 0 A: it reads back 0\.003 A"):
+            supply.set_current_a(1, 0.0)
+        supply.set_voltage_v(1, 0.0)
+
+
 def test_a_current_too_small_to_be_told_is_not_sent():
     with connected() as supply, pytest.raises(BadInput, match="cannot be told"):
         supply.set_current_a(1, 1e-9)

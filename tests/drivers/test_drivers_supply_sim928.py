@@ -214,6 +214,15 @@ def test_a_reset_takes_the_bias_away_gives_it_back_and_counts():
         assert asked_s == [pytest.approx(1.38155, abs=1e-5)]  # exp(-10 Hz x 1.38155 s) = 1e-6
 
 
+def test_a_bias_that_could_not_be_given_back_is_not_taken_away():
+    with modules(max_voltage_v=1.0) as (supply, far_end):
+        supply.switch(2, True)
+        far_end.volt = 2.0  # somebody's, before
+        with pytest.raises(BadInput, match="nothing was set"):
+            supply.reset(2, lambda integration_s: 20)
+        assert far_end.voltages == []
+
+
 def test_a_wire_is_latched_when_biased_and_silent_for_longer_than_chance_allows():
     with modules(dark_hz=10.0, latch_bias_v=0.5) as (supply, _):
         supply.set_voltage_v(2, 0.75)
